@@ -1,0 +1,1 @@
+"""The engine: types, step, optimisers, sharding, checkpoints, configuration."""
