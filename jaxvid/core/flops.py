@@ -1,0 +1,74 @@
+"""Floating-point operations of a function, counted from its jaxpr, and what the hardware peaks at.
+
+Matrix products and convolutions are counted (2 per multiply-add), the bodies of scans as often as
+they run, so the figure doesn't depend on ``scan`` being on, as the compiler's own count does.
+"""
+
+import math
+from collections.abc import Callable
+
+import jax
+from jax.extend import core as jex
+
+PEAK_BF16 = {
+    # Dense bf16 FLOP/s per chip by vendors' data sheets; the key is searched for in device_kind.
+    "TPU v4": 275e12,
+    "TPU v5 lite": 197e12,
+    "TPU v5e": 197e12,
+    "TPU v5p": 459e12,
+    "TPU v5": 459e12,
+    "TPU v6": 918e12,
+    "H200": 989e12,
+    "H100": 989e12,
+    "A100": 312e12,
+    "L4": 121e12,
+    "V100": 125e12,
+}
+
+
+def peak_flops(device: jax.Device) -> float | None:
+    """Peak FLOP/s of a device, or None where no figure is known (a CPU)."""
+    kind = device.device_kind
+    return next((peak for name, peak in PEAK_BF16.items() if name in kind), None)
+
+
+def count_flops(fn: Callable, *args, **kwargs) -> int:
+    """FLOPs of ``fn(*args)``; arguments may be ``ShapeDtypeStruct``.
+
+    >>> import jax.numpy as jnp
+    >>> count_flops(jnp.dot, jnp.ones((2, 3)), jnp.ones((3, 4)))
+    48
+    """
+    return _count(jax.make_jaxpr(fn)(*args, **kwargs).jaxpr)
+
+
+def _count(jaxpr: jex.Jaxpr) -> int:
+    return sum(_equation(eqn) for eqn in jaxpr.eqns)
+
+
+def _equation(eqn: jex.JaxprEqn) -> int:
+    name = eqn.primitive.name
+    if name == "dot_general":
+        (contract, _), _ = eqn.params["dimension_numbers"]
+        left = eqn.invars[0].aval.shape
+        return 2 * eqn.outvars[0].aval.size * math.prod(left[i] for i in contract)
+    if name == "conv_general_dilated":
+        kernel = eqn.invars[1].aval.shape
+        out_features = kernel[eqn.params["dimension_numbers"].rhs_spec[0]]
+        return 2 * eqn.outvars[0].aval.size * math.prod(kernel) // out_features
+    inner = sum(_count(sub) for sub in _bodies(eqn))
+    if name == "cond":
+        return max((_count(sub) for sub in _bodies(eqn)), default=0)
+    return inner * (eqn.params["length"] if name == "scan" else 1)
+
+
+def _bodies(eqn: jex.JaxprEqn) -> list[jex.Jaxpr]:
+    """Jaxprs in the parameters of an equation (bodies of scan, jit, remat, custom rules)."""
+    found = []
+    for value in eqn.params.values():
+        for item in value if isinstance(value, (tuple, list)) else (value,):
+            if isinstance(item, jex.ClosedJaxpr):
+                found.append(item.jaxpr)
+            elif isinstance(item, jex.Jaxpr):
+                found.append(item)
+    return found

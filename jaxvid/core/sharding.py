@@ -1,0 +1,143 @@
+"""Meshes, path rules for any pytree, and placement of batches.
+
+Everything is global-view SPMD: one mesh with the axes data, fsdp and tensor; batches are split over
+data and fsdp together, parameters and optimiser state over fsdp (and tensor, by rule).
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import jax
+import numpy as np
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+
+from jaxvid.core.config import ConfigError
+from jaxvid.core.trees import paths
+from jaxvid.core.types import Tree
+
+AXES = ("data", "fsdp", "tensor")
+BATCH_AXES = ("data", "fsdp")
+MIN_SHARDED = 2**14  # scalars; smaller leaves are cheaper to keep whole than to gather
+
+Rule = tuple[str, str | tuple]
+
+
+@dataclass(frozen=True)
+class MeshConfig:
+    """Sizes of the mesh axes; -1 takes the devices that the others leave."""
+
+    data: int = -1
+    fsdp: int = 1
+    tensor: int = 1
+
+
+def make_mesh(config: MeshConfig, devices: Sequence[jax.Device] | None = None) -> Mesh:
+    """Mesh over ``devices`` (default: all of them).
+
+    Raises:
+      ConfigError: the mesh needs more devices than there are, or doesn't divide them.
+    """
+    devices = list(jax.devices() if devices is None else devices)
+    sizes = [config.data, config.fsdp, config.tensor]
+    text = f"config.mesh (data={sizes[0]}, fsdp={sizes[1]}, tensor={sizes[2]})"
+    if sizes.count(-1) > 1 or any(s == 0 or s < -1 for s in sizes):
+        raise ConfigError(f"{text}: sizes are positive, and at most one is -1 (the rest)")
+    known = int(np.prod([s for s in sizes if s != -1]))
+    if -1 in sizes:
+        if len(devices) % known:
+            raise ConfigError(f"{text}: {known} doesn't divide the {len(devices)} devices here")
+        sizes[sizes.index(-1)] = len(devices) // known
+    total = int(np.prod(sizes))
+    if total > len(devices):
+        raise ConfigError(f"{text}: needs {total} devices, {len(devices)} are here")
+    if total < len(devices) and jax.process_count() > 1:
+        raise ConfigError(f"{text}: uses {total} of {len(devices)} devices of several processes")
+    return jax.make_mesh(sizes, AXES, (AxisType.Auto,) * 3, devices=devices[:total])
+
+
+def batch_sharding(mesh: Mesh) -> NamedSharding:
+    """Leading axis over data and fsdp, the others whole."""
+    return NamedSharding(mesh, PartitionSpec(BATCH_AXES))
+
+
+def replicated(mesh: Mesh) -> NamedSharding:
+    """The same value on every device."""
+    return NamedSharding(mesh, PartitionSpec())
+
+
+def shard_tree(tree: Tree, mesh: Mesh, rules: Sequence[Rule]) -> Tree:
+    """Sharding of every leaf by the first rule whose regex is found in its path.
+
+    Args:
+      tree: arrays or ``ShapeDtypeStruct``; optimiser state counts, its paths end like those of the
+        parameters.
+      mesh: the mesh.
+      rules: ``(regex, spec)``; spec is "fsdp" (the largest axis that the fsdp size divides),
+        "replicated", or a tuple with one entry per axis: None, "data", "fsdp", "tensor", "batch".
+
+    Returns:
+      Tree of ``NamedSharding``; a leaf without a rule is replicated.
+    """
+    compiled = [(re.compile(regex), spec) for regex, spec in rules]
+
+    def one(path: str, leaf) -> NamedSharding:
+        spec = next((spec for regex, spec in compiled if regex.search(path)), "replicated")
+        return NamedSharding(mesh, _partition(leaf.shape, spec, mesh, path))
+
+    return jax.tree.map(one, paths(tree), tree)
+
+
+def _partition(shape: tuple[int, ...], spec: str | tuple, mesh: Mesh, path: str) -> PartitionSpec:
+    if spec == "replicated":
+        return PartitionSpec()
+    if spec == "fsdp":
+        size = mesh.shape["fsdp"]
+        fits = [i for i, n in enumerate(shape) if n % size == 0]
+        if size == 1 or not fits or np.prod(shape) < MIN_SHARDED:
+            return PartitionSpec()
+        axis = max(fits, key=lambda i: shape[i])
+        return PartitionSpec(*[None] * axis, "fsdp")
+    if isinstance(spec, str):
+        raise ConfigError(f"sharding rule for {path}: '{spec}' is not fsdp, replicated or a tuple")
+    axes = [BATCH_AXES if a == "batch" else a for a in spec]
+    if len(axes) > len(shape):
+        raise ConfigError(f"sharding rule for {path}: {spec} has more axes than shape {shape}")
+    return PartitionSpec(*axes)
+
+
+def check_batch(global_batch: int, accumulate: int, mesh: Mesh) -> None:
+    """Raise unless the global batch splits evenly over micro-batches and devices."""
+    shards = mesh.shape["data"] * mesh.shape["fsdp"]
+    if global_batch % (shards * accumulate):
+        raise ConfigError(
+            f"config.batch_size={global_batch} must be a multiple of accumulate x data x fsdp = "
+            f"{accumulate} x {mesh.shape['data']} x {mesh.shape['fsdp']} = {shards * accumulate}"
+        )
+
+
+def host_rows(mesh: Mesh, global_batch: int) -> list[int]:
+    """Rows of the global batch that the devices of this process hold, ascending."""
+    index = batch_sharding(mesh).addressable_devices_indices_map((global_batch,))
+    rows: set[int] = set()
+    for (rows_of_device,) in index.values():
+        rows.update(range(*rows_of_device.indices(global_batch)))
+    return sorted(rows)
+
+
+def place_batch(batch: Mapping[str, np.ndarray], mesh: Mesh, global_batch: int) -> dict:
+    """This process's rows (as ordered by :func:`host_rows`) to globally sharded arrays."""
+    sharding = batch_sharding(mesh)
+    rows = host_rows(mesh, global_batch)
+    position = {row: i for i, row in enumerate(rows)}
+
+    def place(value: np.ndarray) -> jax.Array:
+        shape = (global_batch, *value.shape[1:])
+
+        def piece(index):
+            first, last, _ = index[0].indices(global_batch)
+            return value[position[first] : position[last - 1] + 1]
+
+        return jax.make_array_from_callback(shape, sharding, piece)
+
+    return {name: place(value) for name, value in batch.items()}
