@@ -1,0 +1,223 @@
+"""Transformer building blocks: attention, MLP, pre-norm block and stacks of equal blocks."""
+
+import functools
+from collections.abc import Callable
+from typing import Literal
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jax import Array, lax
+
+from jaxvid.core.config import choose
+
+xavier = nn.initializers.xavier_uniform()
+QkvBias = Literal["qv", "full", "none"]
+AttentionImpl = Literal["xla", "cudnn"]
+REMAT_POLICIES = {
+    "full": jax.checkpoint_policies.nothing_saveable,
+    "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
+}
+
+
+def attention(q: Array, k: Array, v: Array, impl: AttentionImpl = "xla") -> Array:
+    """Multi-head attention, ``softmax(q k^T / sqrt(d)) v`` with logits and softmax in f32.
+
+    Args:
+      q: (B, Nq, h, d).
+      k, v: (B, Nk, h, d).
+      impl: "xla" (two einsums) or "cudnn" (fused kernel, GPU and bf16 only).
+
+    Returns:
+      (B, Nq, h, d) in the dtype of ``v``.
+    """
+    if impl == "cudnn":
+        return jax.nn.dot_product_attention(q, k, v, implementation="cudnn")
+    logits = jnp.einsum(
+        "bqhd,bkhd->bhqk", q * q.shape[-1] ** -0.5, k, preferred_element_type=jnp.float32
+    )
+    weights = jax.nn.softmax(logits, axis=-1).astype(v.dtype)
+    return jnp.einsum("bhqk,bkhd->bqhd", weights, v)
+
+
+def dropout(x: Array, rate: float | Array, keys: Array | None, axes: tuple[int, ...]) -> Array:
+    """Inverted dropout with one key per example.
+
+    Per-example keys keep the draw independent of how the batch is split over devices or
+    accumulation steps.
+
+    Args:
+      x: (B, ...).
+      rate: probability of dropping; a static 0 or ``keys=None`` returns ``x``.
+      keys: (B,) typed PRNG keys, or None in evaluation.
+      axes: axes of one example (0 = first after the batch) with independent draws; the others
+        share one. ``()`` drops the whole example: stochastic depth.
+    """
+    if keys is None or (isinstance(rate, (int, float)) and rate == 0):
+        return x
+    shape = tuple(n if i in axes else 1 for i, n in enumerate(x.shape[1:]))
+    keep = jax.vmap(lambda key: jax.random.bernoulli(key, 1.0 - rate, shape))(keys)
+    return jnp.where(keep, x / jnp.asarray(1.0 - rate, x.dtype), 0)
+
+
+def fold_keys(keys: Array | None, data: int | Array) -> Array | None:
+    """``fold_in`` of every key of a batch; None stays None."""
+    return None if keys is None else jax.vmap(lambda k: jax.random.fold_in(k, data))(keys)
+
+
+class Mlp(nn.Module):
+    """Dense, GELU (erf form), Dense; dropout after the second."""
+
+    hidden: int
+    drop: float = 0.0
+    dtype: str = "float32"
+
+    @nn.compact
+    def __call__(self, x: Array, keys: Array | None = None) -> Array:
+        """(B, N, D) to (B, N, D)."""
+        width = x.shape[-1]
+        x = nn.Dense(self.hidden, dtype=self.dtype, kernel_init=xavier, name="fc1")(x)
+        x = nn.gelu(x, approximate=False)
+        x = nn.Dense(width, dtype=self.dtype, kernel_init=xavier, name="fc2")(x)
+        return dropout(x, self.drop, keys, (0, 1))
+
+
+class Attention(nn.Module):
+    """Multi-head self-attention with one joint q, k, v projection.
+
+    Attributes:
+      heads: number of heads; must divide the width.
+      qkv_bias: "qv" (separate vectors for q and v, none for k), "full" or "none".
+      drop: dropout after the output projection.
+    """
+
+    heads: int
+    qkv_bias: QkvBias = "qv"
+    drop: float = 0.0
+    impl: AttentionImpl = "xla"
+    dtype: str = "float32"
+
+    @nn.compact
+    def __call__(self, x: Array, keys: Array | None = None) -> Array:
+        """(B, N, D) to (B, N, D)."""
+        b, n, width = x.shape
+        qkv = nn.Dense(
+            3 * width,
+            use_bias=self.qkv_bias == "full",
+            dtype=self.dtype,
+            kernel_init=xavier,
+            name="qkv",
+        )(x)
+        if self.qkv_bias == "qv":
+            q_bias = self.param("q_bias", nn.initializers.zeros, (width,))
+            v_bias = self.param("v_bias", nn.initializers.zeros, (width,))
+            bias = jnp.concatenate([q_bias, jnp.zeros_like(q_bias), v_bias])
+            qkv = qkv + bias.astype(qkv.dtype)
+        q, k, v = (
+            part.reshape(b, n, self.heads, width // self.heads) for part in jnp.split(qkv, 3, -1)
+        )
+        x = attention(q, k, v, self.impl).reshape(b, n, width)
+        x = nn.Dense(width, dtype=self.dtype, kernel_init=xavier, name="proj")(x)
+        return dropout(x, self.drop, keys, (0, 1))
+
+
+class Block(nn.Module):
+    """Pre-norm transformer block, ``x += attn(LN(x)); x += mlp(LN(x))``.
+
+    Attributes:
+      heads: attention heads.
+      mlp_ratio: hidden width of the MLP over the width.
+      drop: dropout after the attention projection and after the second MLP layer.
+    """
+
+    heads: int
+    mlp_ratio: float = 4.0
+    qkv_bias: QkvBias = "qv"
+    norm_eps: float = 1e-6
+    drop: float = 0.0
+    impl: AttentionImpl = "xla"
+    dtype: str = "float32"
+
+    @nn.compact
+    def __call__(
+        self, x: Array, keys: Array | None = None, drop_path: float | Array = 0.0
+    ) -> Array:
+        """One block.
+
+        Args:
+          x: (B, N, D).
+          keys: (B,) keys of this block for dropout and drop path; None in evaluation.
+          drop_path: probability that a branch is dropped for an example.
+        """
+        norm = functools.partial(nn.LayerNorm, epsilon=self.norm_eps, dtype=self.dtype)
+        attn = Attention(self.heads, self.qkv_bias, self.drop, self.impl, self.dtype, name="attn")
+        mlp = Mlp(int(x.shape[-1] * self.mlp_ratio), self.drop, self.dtype, name="mlp")
+        branch = attn(norm(name="norm1")(x), fold_keys(keys, 0))
+        x = x + dropout(branch, drop_path, fold_keys(keys, 1), ())
+        branch = mlp(norm(name="norm2")(x), fold_keys(keys, 2))
+        return x + dropout(branch, drop_path, fold_keys(keys, 3), ())
+
+
+class Blocks(nn.Module):
+    """A stack of equal blocks whose parameters carry a leading depth axis.
+
+    The layout of the parameters never depends on how the stack is run, so checkpoints and rules
+    over parameter paths hold for every combination of ``scan`` and ``remat``.
+
+    Attributes:
+      make_block: makes one block module, such as ``functools.partial(Block, heads=6)``.
+      depth: number of blocks.
+      drop_path: rate of the last block; block i has ``drop_path * i / (depth - 1)``.
+      scan: run as ``lax.scan`` (short compile) instead of unrolled (fast steps).
+      remat: "none", "full" (recompute every block in the backward pass) or "dots" (keep the
+        matrix products with weights).
+    """
+
+    make_block: Callable[..., nn.Module]
+    depth: int
+    drop_path: float = 0.0
+    scan: bool = False
+    remat: str = "none"
+
+    @nn.compact
+    def __call__(self, x: Array, keys: Array | None = None) -> Array:
+        """Run all blocks on x (B, N, D); ``keys`` (B,) for dropout, None in evaluation."""
+        block = self.make_block(parent=None)
+        names = jax.eval_shape(block.init, jax.random.key(0), x)["params"]
+        stacked = {name: self.param(name, self._init_stack, block, name, x) for name in names}
+        if self.is_initializing():
+            return x
+
+        def run(x, params, rate, index):
+            return block.apply({"params": params}, x, fold_keys(keys, index), rate)
+
+        if self.remat != "none":
+            policy = choose(self.remat, REMAT_POLICIES, "method.remat")
+            run = jax.checkpoint(run, policy=policy, prevent_cse=not self.scan)
+        rates = [self.drop_path * i / max(self.depth - 1, 1) for i in range(self.depth)]
+        if self.scan:
+            if self.drop_path == 0:
+                layers = (stacked, jnp.arange(self.depth))
+                return lax.scan(lambda x, p: (run(x, p[0], 0.0, p[1]), None), x, layers)[0]
+            layers = (stacked, jnp.array(rates), jnp.arange(self.depth))
+            return lax.scan(lambda x, p: (run(x, *p), None), x, layers)[0]
+        for i, params in enumerate(unstack(stacked, self.depth)):
+            x = run(x, params, rates[i], i)
+        return x
+
+    def _init_stack(self, key, block, name, x):
+        one = lambda k: block.init(k, x)["params"][name]  # noqa: E731
+        return jax.vmap(one)(jax.random.split(key, self.depth))
+
+
+def unstack(stacked, depth: int) -> list:
+    """Pytree with a leading depth axis to a list of ``depth`` pytrees.
+
+    ``lax.split`` because its transpose is one concatenation; indexing in a loop would give one
+    zero-padded full-size gradient per layer.
+    """
+    parts = jax.tree.map(
+        lambda a: [jnp.squeeze(p, 0) for p in lax.split(a, (1,) * depth, axis=0)], stacked
+    )
+    outer, inner = jax.tree.structure(stacked), jax.tree.structure([0] * depth)
+    return jax.tree.transpose(outer, inner, parts)

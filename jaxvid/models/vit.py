@@ -1,0 +1,192 @@
+"""Vision transformer over space-time tubelets."""
+
+import dataclasses
+import functools
+import math
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from jaxvid.core.config import ConfigError, choose
+from jaxvid.models.layers import AttentionImpl, Block, Blocks, QkvBias, dropout, fold_keys
+from jaxvid.models.patches import Grid, Patch, gather_tokens, patchify, token_grid
+from jaxvid.models.posemb import PositionTable
+
+
+@dataclass(frozen=True)
+class VitConfig:
+    """Size and form of a video transformer.
+
+    Attributes:
+      width, depth, heads: of the encoder; ``heads`` must divide ``width``.
+      mlp_ratio: hidden width of the MLP over ``width``.
+      patch: tubelet (frames, height, width) in pixels.
+      pos: position table: "sincos1d" over the flattened token index (VideoMAE), "sincos3d",
+        "learned" (one vector per token) or "separable" (learned, time + space).
+      cls: prepend a learned class token.
+      qkv_bias: "qv", "full" or "none".
+      drop_path: stochastic-depth rate of the last block, growing linearly from 0.
+      attention: "xla" or "cudnn" (GPU, bfloat16).
+    """
+
+    width: int
+    depth: int
+    heads: int
+    mlp_ratio: float = 4.0
+    patch: Patch = (2, 16, 16)
+    pos: Literal["sincos1d", "sincos3d", "learned", "separable"] = "sincos1d"
+    cls: bool = False
+    qkv_bias: QkvBias = "qv"
+    norm_eps: float = 1e-6
+    drop_path: float = 0.0
+    attention: AttentionImpl = "xla"
+
+    def __post_init__(self):
+        if self.width % self.heads:
+            raise ConfigError(f"encoder: width {self.width} is no multiple of heads {self.heads}")
+
+
+SIZES = {
+    "tiny": dict(width=48, depth=2, heads=3, patch=(2, 8, 8)),
+    "S": dict(width=384, depth=12, heads=6),
+    "B": dict(width=768, depth=12, heads=12),
+    "L": dict(width=1024, depth=24, heads=16),
+    "H": dict(width=1280, depth=32, heads=16),
+}
+
+
+def vit_config(size: str = "B", **overrides: Any) -> VitConfig:
+    """Config of a named size ("tiny", "S", "B", "L", "H") with fields replaced.
+
+    >>> vit_config("S", depth=4).depth
+    4
+    """
+    fields = {f.name for f in dataclasses.fields(VitConfig)}
+    for name in overrides:
+        choose(name, dict.fromkeys(fields), "vit_config")
+    return VitConfig(**{**choose(size, SIZES, "vit_config"), **overrides})
+
+
+class PatchEmbed(nn.Module):
+    """Linear map of every tubelet (a convolution whose stride is its kernel)."""
+
+    width: int
+    patch: Patch
+    dtype: str = "float32"
+
+    @nn.compact
+    def __call__(self, video: Array, index: Array | None = None) -> Array:
+        """Tokens (B, N, D) of a clip (B, T, H, W, C); only those at ``index`` (B, K) if given."""
+        shape = (*self.patch, video.shape[-1], self.width)
+        bound = math.prod(shape[:-1]) ** -0.5
+        kernel = self.param("kernel", _uniform, shape, bound)
+        bias = self.param("bias", _uniform, (self.width,), bound)
+        x = patchify(video, self.patch)
+        if index is not None:
+            x = gather_tokens(x, index)
+        x = x.reshape(*x.shape[:2], -1).astype(self.dtype)
+        return x @ kernel.reshape(-1, self.width).astype(self.dtype) + bias.astype(self.dtype)
+
+
+def _uniform(key, shape, bound):
+    return jax.random.uniform(key, shape, minval=-bound, maxval=bound)
+
+
+class Encoder(nn.Module):
+    """Patch embedding, positions, blocks and (optionally) a final LayerNorm.
+
+    Attributes:
+      config: sizes.
+      final_norm: whether there is a LayerNorm after the last block.
+      dtype, scan, remat: see :class:`jaxvid.core.method.Method`.
+    """
+
+    config: VitConfig
+    final_norm: bool = True
+    dtype: str = "float32"
+    scan: bool = False
+    remat: str = "none"
+
+    def setup(self):
+        c = self.config
+        self.patch_embed = PatchEmbed(c.width, c.patch, self.dtype)
+        self.pos_embed = PositionTable(c.pos, c.width)
+        block = functools.partial(
+            Block, c.heads, c.mlp_ratio, c.qkv_bias, c.norm_eps, 0.0, c.attention, self.dtype
+        )
+        self.blocks = Blocks(block, c.depth, c.drop_path, self.scan, self.remat)
+        if self.final_norm:
+            self.norm = nn.LayerNorm(epsilon=c.norm_eps, dtype=self.dtype)
+        if c.cls:
+            init = nn.initializers.truncated_normal(0.02)
+            self.cls_token = self.param("cls_token", init, (1, 1, c.width))
+            self.cls_pos = self.param("cls_pos", init, (1, 1, c.width))
+
+    def __call__(self, video: Array, index: Array | None = None, keys: Array | None = None):
+        """Encoded tokens (B, N or K, D) of a clip (B, T, H, W, C), see the other methods."""
+        return self.encode(self.tokenise(video, index), keys)
+
+    def embed(self, video: Array, index: Array | None = None) -> Array:
+        """Patch embeddings without positions, all (B, N, D) or those at ``index`` (B, K)."""
+        return self.patch_embed(video, index)
+
+    def tokenise(self, video: Array, index: Array | None = None) -> Array:
+        """Patch embeddings with positions, all (B, N, D) or those at ``index`` (B, K)."""
+        table = self.positions(token_grid(video.shape, self.config.patch))
+        table = table[None] if index is None else table[index]
+        return self.patch_embed(video, index) + table.astype(self.dtype)
+
+    def positions(self, grid: Grid) -> Array:
+        """Position table (t*h*w, D)."""
+        return self.pos_embed(grid)
+
+    def encode(self, tokens: Array, keys: Array | None = None) -> Array:
+        """Blocks and final norm on tokens (B, K, D) with positions; a class token is left out.
+
+        Args:
+          tokens: any subset of the token grid, in any order.
+          keys: (B,) keys for drop path, or None in evaluation.
+        """
+        if self.config.cls:
+            first = jnp.tile(self.cls_token + self.cls_pos, (tokens.shape[0], 1, 1))
+            tokens = jnp.concatenate([first.astype(tokens.dtype), tokens], axis=1)
+        x = self.blocks(tokens, keys)
+        x = self.norm(x) if self.final_norm else x
+        return x[:, 1:] if self.config.cls else x
+
+
+class Classifier(nn.Module):
+    """Encoder without final norm, mean over tokens, LayerNorm, dropout, linear head.
+
+    Attributes:
+      num_classes: width of the head.
+      drop: dropout before the head.
+      head_scale: factor on the initial head weights, so that first logits are small.
+    """
+
+    config: VitConfig
+    num_classes: int
+    drop: float = 0.0
+    head_scale: float = 0.001
+    dtype: str = "float32"
+    scan: bool = False
+    remat: str = "none"
+
+    def setup(self):
+        self.encoder = Encoder(self.config, False, self.dtype, self.scan, self.remat)
+        self.fc_norm = nn.LayerNorm(epsilon=self.config.norm_eps, dtype=self.dtype)
+        init = nn.initializers.truncated_normal(0.02 * self.head_scale)
+        self.head = nn.Dense(self.num_classes, dtype="float32", kernel_init=init)
+
+    def __call__(self, video: Array, keys: Array | None = None) -> Array:
+        """Logits (B, num_classes) f32; ``keys`` (B,) switches dropout and drop path on."""
+        pooled = self.features(self.encoder(video, keys=keys))
+        return self.head(dropout(pooled.astype(jnp.float32), self.drop, fold_keys(keys, -1), (0,)))
+
+    def features(self, tokens: Array) -> Array:
+        """Pooled features (B, D) of tokens (B, N, D) after the last block."""
+        return self.fc_norm(tokens.mean(axis=1))
