@@ -1,0 +1,25 @@
+"""Methods by name. A method is one file and one line in ``METHODS``."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from jaxvid.core.config import ConfigError, choose, from_config
+from jaxvid.core.method import Method
+from jaxvid.methods.masked import VideoMAE
+
+METHODS: dict[str, type[Method]] = {
+    "videomae": VideoMAE,
+}
+
+
+def make_method(config: Mapping[str, Any]) -> Method:
+    """Build the method of a ``config.method`` group (``name`` plus the fields of its dataclass).
+
+    Raises:
+      ConfigError: unknown name or field, or a value that can't work.
+    """
+    fields = dict(config)
+    if "name" not in fields:
+        raise ConfigError(f"config.method: missing field 'name'; valid: {', '.join(METHODS)}")
+    name = fields.pop("name")
+    return from_config(choose(name, METHODS, "config.method.name"), fields, "config.method")

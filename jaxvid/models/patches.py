@@ -37,7 +37,7 @@ def patchify(video: Array, patch: Patch) -> Array:
 
 
 def unpatchify(patches: Array, grid: Grid, patch: Patch) -> Array:
-    """Inverse of :func:`patchify`; ``patches`` (B, t*h*w, pt*ph*pw, C) or with the last two flat."""
+    """Inverse of :func:`patchify`; the last two axes of ``patches`` may also come flattened."""
     patches = patches.reshape(*patches.shape[:2], patch[0] * patch[1] * patch[2], -1)
     return rearrange(
         patches,

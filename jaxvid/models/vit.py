@@ -51,11 +51,11 @@ class VitConfig:
 
 
 SIZES = {
-    "tiny": dict(width=48, depth=2, heads=3, patch=(2, 8, 8)),
-    "S": dict(width=384, depth=12, heads=6),
-    "B": dict(width=768, depth=12, heads=12),
-    "L": dict(width=1024, depth=24, heads=16),
-    "H": dict(width=1280, depth=32, heads=16),
+    "tiny": {"width": 48, "depth": 2, "heads": 3, "patch": (2, 8, 8)},
+    "S": {"width": 384, "depth": 12, "heads": 6},
+    "B": {"width": 768, "depth": 12, "heads": 12},
+    "L": {"width": 1024, "depth": 24, "heads": 16},
+    "H": {"width": 1280, "depth": 32, "heads": 16},
 }
 
 

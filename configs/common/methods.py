@@ -1,0 +1,15 @@
+"""``config.method`` groups: one function per method, with its documented defaults."""
+
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from configs.common import models
+from jaxvid.core.config import from_config, to_config
+from jaxvid.methods.masked import VideoMAE
+
+
+def videomae(**fields: Any) -> ConfigDict:
+    """VideoMAE: ViT-B, tube mask, rho 0.9, normalised pixels; any field can be replaced."""
+    fields = {"encoder": models.vit("B")} | fields
+    return to_config(from_config(VideoMAE, fields, "methods.videomae"), name="videomae")
