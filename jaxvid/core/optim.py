@@ -20,9 +20,10 @@ from jaxvid.core.types import RunInfo
 Schedule = Callable[[jax.Array | int], jax.Array]
 Params = Mapping[str, Any]
 
-NO_DECAY = r"(.*/)?(bias|scale|[^/]*_bias|mask_token|cls_token|[^/]*pos_embed[^/]*)"
+_TOKENS = r"mask_token|cls_token|cls_pos|pos_embed(/.*)?"
+NO_DECAY = rf"(.*/)?(bias|scale|[^/]*_bias|{_TOKENS})"
 STACK = re.compile(r"(.*/)?blocks/.*")
-INPUT = re.compile(r"(.*/)?(patch_embed/.*|cls_token|mask_token|[^/]*pos_embed[^/]*)")
+INPUT = re.compile(rf"(.*/)?(patch_embed/.*|{_TOKENS})")
 
 
 @dataclass(frozen=True)

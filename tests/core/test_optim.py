@@ -10,6 +10,7 @@ from configs.common import optim as groups
 from jaxvid.core.config import ConfigError, from_config
 from jaxvid.core.optim import (
     OptimConfig,
+    decays,
     describe,
     layer_ids,
     lr_multipliers,
@@ -27,7 +28,7 @@ def tree(**leaves):
 
 PARAMS = tree(
     encoder__patch_embed__kernel=np.full((2, 3), 2.0),
-    encoder__pos_embed=np.full((4, 3), 2.0),
+    encoder__pos_embed__table=np.full((4, 3), 2.0),
     encoder__blocks__attn__qkv__kernel=np.full((3, 2, 2), 2.0),
     encoder__blocks__norm1__scale=np.full((3, 2), 2.0),
     fc_norm__scale=np.full((2,), 2.0),
@@ -74,7 +75,7 @@ def test_first_adamw_step_by_hand():
     new, _ = step_once(config, PARAMS, {p: jnp.full_like(x, 7.0) for p, x in PARAMS.items()})
     np.testing.assert_allclose(new["head/kernel"], 2 - 0.1 - 0.1 * 0.5 * 2, rtol=1e-5)
     np.testing.assert_allclose(new["encoder/patch_embed/kernel"], 1.8, rtol=1e-5)
-    for path in ("fc_norm/scale", "encoder/blocks/norm1/scale", "encoder/pos_embed"):
+    for path in ("fc_norm/scale", "encoder/blocks/norm1/scale", "encoder/pos_embed/table"):
         np.testing.assert_allclose(new[path], 1.9, rtol=1e-5)
 
 
@@ -101,6 +102,13 @@ def test_layer_ids_and_thirteen_scales():
     assert scales["encoder/blocks/mlp/fc1/bias"].shape == (12, 1)
     np.testing.assert_allclose(scales["encoder/patch_embed/kernel"], 0.75**13, rtol=1e-6)
     np.testing.assert_allclose(scales["head/bias"], 1.0)
+
+
+def test_tokens_and_positions_are_input_and_never_decay():
+    paths = ("encoder/pos_embed", "encoder/pos_embed/time", "encoder/cls_pos", "encoder/cls_token")
+    params = {path: np.zeros((4, 2)) for path in (*paths, "head/kernel")}
+    assert [layer_ids(params)[path] for path in paths] == [0] * 4
+    assert [decays(OptimConfig(lr=1.0), path) for path in params] == [False] * 4 + [True]
 
 
 def test_two_stacks_have_no_layer_decay():

@@ -17,6 +17,7 @@ from jaxvid.core.optim import (
 from jaxvid.core.types import RunInfo
 
 MODULES = {"encoder_to_decoder": "decoder/embed", "patch_embed/proj": "patch_embed"}
+TENSORS = {"pos_embed": "pos_embed/table", "mask_token": "decoder/mask_token"}
 
 
 def _path(name: str) -> tuple[str, int | None]:
@@ -27,8 +28,7 @@ def _path(name: str) -> tuple[str, int | None]:
         path = path.replace(old, new)
     leaf = "scale" if re.search(r"norm\d?/weight$", path) else "kernel"
     path = re.sub(r"weight$", leaf, path)
-    if path == "mask_token":
-        path = "decoder/mask_token"
+    path = TENSORS.get(path, path)
     if not path.startswith(("encoder", "decoder", "fc_norm", "head")):
         path = f"encoder/{path}"
     return path, int(block[1]) if block else None
