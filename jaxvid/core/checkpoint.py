@@ -17,7 +17,7 @@ from ml_collections import ConfigDict
 
 from jaxvid.core import trees
 from jaxvid.core.config import ConfigError
-from jaxvid.core.types import TrainState, Tree
+from jaxvid.core.types import TrainState
 
 MODEL, TRAIN = ("params", "extra", "ema"), ("step", "opt", "skipped", "key")
 
@@ -180,7 +180,7 @@ def init_from(
       CheckpointError: a source matched nothing at all.
     """
     flat = trees.flatten({"params": state.params, "extra": state.extra or {}})
-    status = {path: ("fresh", "") for path in flat}
+    status = dict.fromkeys(flat, ("fresh", ""))
     unused: list[tuple[str, str, str]] = []
     for checkpoint, regex, prefix in sources:
         model, _, step = read(checkpoint)

@@ -12,7 +12,7 @@ import typing
 from collections.abc import Mapping
 from typing import Any, TypeVar
 
-from ml_collections import ConfigDict
+from ml_collections import ConfigDict, config_dict
 
 T = TypeVar("T")
 
@@ -43,9 +43,15 @@ def choose(name: str, table: Mapping[str, T], where: str) -> T:
 def to_config(obj: Any, **head: Any) -> ConfigDict:
     """Dataclass instance to ConfigDict, nested dataclasses included; ``head`` is put first."""
     out = ConfigDict(head, convert_dict=True)
+    hints = typing.get_type_hints(type(obj))
     for field in dataclasses.fields(obj):
         value = getattr(obj, field.name)
-        out[field.name] = to_config(value) if dataclasses.is_dataclass(value) else value
+        if dataclasses.is_dataclass(value):
+            value = to_config(value)
+        elif value is None:  # so that a flag can still set it
+            kinds = [a for a in typing.get_args(hints[field.name]) if isinstance(a, type)]
+            value = config_dict.placeholder(next(k for k in kinds if k is not type(None)))
+        out[field.name] = value
     return out
 
 

@@ -140,9 +140,8 @@ def make_train_step(
 
         in_a_row = jnp.where(good, 0, state.skipped[1] + 1)
         skipped = jnp.stack([state.skipped[0] + (~good).astype(jnp.int32), in_a_row])
-        keep = trees.where(
-            good, (params, opt, extra, average), (state.params, dict(state.opt), state.extra, state.ema)
-        )  # fmt: skip
+        old = (state.params, dict(state.opt), state.extra, state.ema)
+        keep = trees.where(good, (params, opt, extra, average), old)
         new = TrainState(state.step + 1, *keep, skipped, state.key)
         metrics |= {"skipped": skipped[0], "skipped_in_a_row": skipped[1]}
         return new, metrics
@@ -170,7 +169,7 @@ def _run_group(
         for objective in trained:
             optimiser = optimisers[objective.optim]
             own = trees.select(grads, objective.trains)
-            norm = optax.global_norm(own)
+            norm = optax.tree.norm(own)
             good &= jnp.isfinite(norm)
             if clip_norm:
                 factor = jnp.minimum(1.0, clip_norm / (norm + 1e-6))
@@ -188,7 +187,7 @@ def _run_group(
         return one_update(0, params, opt)
 
     def body(state, index):
-        params, opt, out, good, logs = one_update(index, *state)
+        params, opt, _, good, logs = one_update(index, *state)
         return (params, opt), (good, logs)
 
     (params, opt), (good, logs) = jax.lax.scan(body, (params, opt), jnp.arange(updates))

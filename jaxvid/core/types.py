@@ -16,6 +16,14 @@ int32; ``"index"`` (B,) int32 manifest rows; ``"rng"`` (B,) typed PRNG keys, mad
 """
 
 
+class RunInfo(NamedTuple):
+    """Facts about the run that objectives may depend on."""
+
+    steps_per_epoch: int
+    total_steps: int
+    global_batch: int
+
+
 class Context(NamedTuple):
     """What a method may know about the moment it is called in.
 
@@ -28,6 +36,7 @@ class Context(NamedTuple):
         ``batch["rng"]``.
       active: names of the ``config.optim`` entries whose objectives are active in this step.
       update: index of the successive update inside one objective (``Objective.updates``), traced.
+      run: length of the run (static); None outside of training.
     """
 
     step: jax.Array | int
@@ -37,6 +46,7 @@ class Context(NamedTuple):
     key: jax.Array
     active: tuple[str, ...] = ("default",)
     update: jax.Array | int = 0
+    run: RunInfo | None = None
 
 
 class Features(NamedTuple):
@@ -113,14 +123,6 @@ class Objective:
     def trains_at(self, step: int) -> bool:
         """Whether it also trains at ``step`` (it does not during its dry steps)."""
         return self.active(step) and (step - self.start) // self.every >= self.dry
-
-
-class RunInfo(NamedTuple):
-    """Facts about the run that objectives may depend on."""
-
-    steps_per_epoch: int
-    total_steps: int
-    global_batch: int
 
 
 class TrainState(flax.struct.PyTreeNode):

@@ -1,0 +1,90 @@
+"""What all configs share: the top level, the variants after the colon, the smoke setting."""
+
+from dataclasses import asdict, dataclass, fields, replace
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from configs.common import data, models
+from jaxvid.core.config import ConfigError, suggest, to_config
+from jaxvid.core.run import RunConfig
+
+SIZES = ("S", "B", "L", "H")
+
+
+@dataclass(frozen=True)
+class Variant:
+    """What may stand after the colon, as in ``configs/tats_ssv2.py:L,rho=0.9,small,smoke``.
+
+    Attributes:
+      size: encoder size.
+      rho: mask ratio.
+      small: train on the class-balanced 15 % subset.
+      smoke: the same code in a minute: tiny network, few steps, embedded videos.
+    """
+
+    size: str = "B"
+    rho: float = 0.9
+    small: bool = False
+    smoke: bool = False
+
+    @property
+    def subset(self) -> float:
+        """Share of the training videos."""
+        return 0.15 if self.small else 1.0
+
+
+def parse(arg: str | None, **defaults: Any) -> Variant:
+    """Variant named by a config's argument.
+
+    >>> parse("L,rho=0.95,smoke")
+    Variant(size='L', rho=0.95, small=False, smoke=True)
+
+    Raises:
+      ConfigError: an unknown word, with the nearest valid one.
+    """
+    variant = replace(Variant(), **defaults)
+    kinds = {f.name: type(value) for f, value in zip(fields(Variant), asdict(variant).values())}
+    for word in filter(None, (arg or "").split(",")):
+        name, _, value = word.partition("=")
+        if word in SIZES:
+            variant = replace(variant, size=word)
+        elif kinds.get(name) is bool and not value:
+            variant = replace(variant, **{name: True})
+        elif name in kinds and value and kinds[name] is not bool:
+            variant = replace(variant, **{name: kinds[name](value)})
+        else:
+            words = (*SIZES, *(f"{n}=" if k is not bool else n for n, k in kinds.items()))
+            raise ConfigError(f"variant '{word}' after the colon: {suggest(word, words)}")
+    return variant
+
+
+def run(**fields: Any) -> ConfigDict:
+    """Top level of a config with its documented defaults (``core.run.RunConfig``)."""
+    return to_config(RunConfig(method={}, data={}, optim={}, **fields))
+
+
+def smoke(config: ConfigDict) -> ConfigDict:
+    """The same run in a minute: embedded videos, a tiny encoder, two epochs of four steps."""
+    classes = config.data.num_classes
+    config.data = data.embedded(
+        frames=8, stride=2, size=32, embedded_train=32, embedded_test=16,
+        plan=config.data.plan, crop=config.data.crop, repeat=config.data.repeat,
+    )  # fmt: skip
+    config.batch_size, config.steps, config.epochs = 8, 8, 0.0
+    config.checkpoint.every_epochs, config.log_every = 1.0, 2
+    encoder = models.vit("tiny", patch=(2, 8, 8))
+    for name in ("pos", "qkv_bias", "drop_path"):
+        encoder[name] = config.method.encoder[name]
+    config.method.encoder = encoder
+    for name, value in (("decoder_width", 32), ("decoder_depth", 1), ("decoder_heads", 2),
+                        ("m_o", 1), ("num_landmarks", 8), ("sampler_heads", 2)):  # fmt: skip
+        if name in config.method:
+            config.method[name] = value
+    if config.method.get("num_classes") == classes and classes:
+        config.method.num_classes = config.data.num_classes
+    for entry in config.optim.values():
+        entry.warmup_epochs = min(entry.warmup_epochs, 1.0)
+    for entry in config.evals.values():
+        entry.every_epochs = 0.0
+    return config

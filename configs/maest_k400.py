@@ -1,0 +1,24 @@
+"""MAE-ST pretraining (random space-time masks), ViT-L, Kinetics-400, 100 epochs x 4 repeats.
+
+python -m jaxvid.main --config=configs/maest_k400.py \\
+    --config.data.manifest=k400.csv --workdir=runs/maest_k400
+Variants after a colon: S B L H, rho=0.9, small (15 % of the training videos), smoke.
+Expected result: none is quoted; the recipe is the recommended command of the public code.
+Weights: from scratch.
+"""
+
+from configs.common import base, data, evals, methods, optim
+
+
+def get_config(arg=""):
+    v = base.parse(arg, size="L", rho=0.9)
+    config = base.run(epochs=100.0, batch_size=512, clip_norm=0.02)
+    config.data = data.k400(subset=v.subset, crop="rrc_flip", repeat=4)
+    config.method = methods.maest(size=v.size, rho=v.rho)
+    config.optim = dict(
+        default=optim.adamw(
+            base_lr=1.6e-3, betas=(0.9, 0.95), weight_decay=0.05, warmup_epochs=5.0
+        ),
+    )
+    config.evals = evals.frozen(every_epochs=20.0)
+    return base.smoke(config) if v.smoke else config

@@ -1,0 +1,97 @@
+"""The start-up banner: what this run is about to do, before it does it."""
+
+import importlib.metadata
+import platform
+import sys
+
+import jax
+import jax.numpy as jnp
+from clu import parameter_overview
+
+from jaxvid.core import trees
+from jaxvid.core.flops import count_flops, peak_flops
+from jaxvid.core.run import Run
+from jaxvid.core.writers import human
+
+PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy", "av")
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python and of what the figures depend on, and the hardware."""
+    out = {"python": platform.python_version(), "machine": platform.machine()}
+    out |= {name: importlib.metadata.version(name) for name in PACKAGES}
+    devices = jax.devices()
+    return out | {"devices": f"{len(devices)} x {devices[0].device_kind}"}
+
+
+def step_flops(run: Run) -> int:
+    """FLOPs of one step of the run's last variant (all objectives that it reaches)."""
+    last = run.variant(run.info.total_steps - 1) or run.variant(0)
+    batch = {k: jax.ShapeDtypeStruct(v.shape, v.dtype) for k, v in run.abstract_batch.items()}
+    state = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), run.abstract_state)
+    return count_flops(run.train_step(last), state, batch)
+
+
+def make_banner(run: Run, flops: int, start: str, matches: list[tuple[str, str, str]]) -> str:
+    """Text of the banner.
+
+    Args:
+      run: the run.
+      flops: of one step.
+      start: where the weights come from: "fresh", "resumed at step n", ...
+      matches: match table of ``init_from``.
+    """
+    c, info, mesh = run.config, run.info, run.mesh
+    params = run.abstract_state.params
+    shards = mesh.shape["data"] * mesh.shape["fsdp"]
+    peak = peak_flops(jax.devices()[0])
+    rows = [
+        ("method", f"{c.method['name']}  ({run.method.dtype} compute, f32 parameters)"),
+        ("data", f"{run.data.source} {run.data.manifest or run.data.level}"),
+        ("command", " ".join(sys.argv)),
+        ("batch", f"{c.batch_size} = {shards} shards x {c.accumulate} micro-batches x "
+                  f"{c.batch_size // shards // c.accumulate}, repeat {run.data.repeat}"),
+        ("length", f"{info.total_steps} steps = {info.total_steps / info.steps_per_epoch:.1f} "
+                   f"epochs of {info.steps_per_epoch} steps"),
+        ("parameters", f"{human(trees.count(params))} in {len(jax.tree.leaves(params))} arrays"),
+        ("state", f"{human(trees.num_bytes(run.abstract_state), 'B', 1024)} with optimisers"),
+        ("mesh", ", ".join(f"{k} {v}" for k, v in mesh.shape.items())
+                 + f" on {jax.device_count()} x {jax.devices()[0].device_kind}, "
+                 + f"{jax.process_count()} process(es)"),
+        ("FLOPs/step", human(flops, "FLOP") + (f", peak {human(peak * shards, 'FLOP/s')}" if peak
+                       else ", peak of this device unknown: no MFU")),
+        ("weights", start),
+    ]  # fmt: skip
+    for name, view in run.views.items():
+        grid = f"{view.frames} frames, stride {view.stride}, plan {view.plan}"
+        rows.append((f"view {name}", f"{grid}, crop {view.crop} to {view.size} px x {view.count}"))
+    for name in c.optim:
+        schedule, steps = run.optimisers[name].schedule, info.total_steps
+        marks = [0, min(info.steps_per_epoch, steps - 1), steps // 2, steps - 1]
+        shown = ", ".join(f"{float(schedule(jnp.array(s))):.2e} @ {s}" for s in marks)
+        rows.append((f"lr {name}", shown))
+    for objective in run.objectives:
+        owned = trees.select(trees.flatten(params), objective.trains)
+        rows.append((
+            f"objective {objective.fn}",
+            f"trains {human(trees.count(owned))} parameters with '{objective.optim}', "
+            f"from step {objective.start}, every {objective.every}, {objective.updates} update(s)",
+        ))  # fmt: skip
+    width = max(len(name) for name, _ in rows)
+    lines = [f"  {name:<{width}}  {value}" for name, value in rows]
+    if matches:
+        lines += ["", match_table(matches)]
+    return "\n".join(["jaxvid", *lines])
+
+
+def match_table(matches: list[tuple[str, str, str]]) -> str:
+    """Counts per status of an ``init_from``, and the rows that are not plain matches."""
+    counts = {s: sum(1 for _, status, _ in matches if status == s) for _, s, _ in matches}
+    head = "  init_from: " + ", ".join(f"{n} {status}" for status, n in sorted(counts.items()))
+    rows = [f"    {status:<8} {path}  {source}" for path, status, source in matches]
+    return "\n".join([head, *rows])
+
+
+def parameter_table(run: Run) -> str:
+    """clu's overview of all parameters with their shapes."""
+    return parameter_overview.get_parameter_overview(run.abstract_state.params, include_stats=False)

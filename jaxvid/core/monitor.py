@@ -1,0 +1,134 @@
+"""What the loop watches: figures of a window of steps, requests to stop, profiling."""
+
+import signal
+import threading
+import time
+from pathlib import Path
+
+import jax
+import numpy as np
+from jax.experimental import multihost_utils
+
+from jaxvid.core.flops import peak_flops
+from jaxvid.core.run import Run
+
+
+class Window:
+    """Figures between two log lines, fetched one step late so that the device never waits.
+
+    Attributes:
+      train_seconds: time spent in steps and waiting for batches since the run began; compilation,
+        evaluation and checkpoints are not in it.
+    """
+
+    def __init__(self, run: Run, flops: int, train_seconds: float):
+        self._run, self._flops, self.train_seconds = run, flops, train_seconds
+        self._peak = peak_flops(run.mesh.devices.flat[0])
+        self._metrics: list = []
+        self._seconds = self._wait = 0.0
+        self._mark = time.monotonic()
+
+    def loaded(self) -> None:
+        """The batch is here; the time since the last mark was spent waiting for it."""
+        self._wait += self._lap()
+
+    def add(self, metrics, compiled: bool) -> None:
+        """Metrics of one step, still on the device; waits for the step before it.
+
+        Args:
+          metrics: scalars by name.
+          compiled: this call compiled; its time doesn't count.
+        """
+        jax.block_until_ready(metrics if compiled else self._metrics[-1:])
+        self._metrics.append(metrics)
+        if compiled:
+            self.skip()
+        else:
+            self._lap()
+
+    def skip(self) -> None:
+        """What happened since the last mark is not training."""
+        self._mark = time.monotonic()
+
+    def _lap(self) -> float:
+        now = time.monotonic()
+        lap, self._mark = now - self._mark, now
+        self._seconds += lap
+        self.train_seconds += lap
+        return lap
+
+    def flush(self, bad_files: int) -> dict[str, float]:
+        """Means over the window (last value of counters), speed, input-wait, MFU; starts anew."""
+        values = jax.device_get(self._metrics)
+        names = dict.fromkeys(name for metrics in values for name in metrics)
+        last = ("skipped", "skipped_in_a_row")
+        figures = {
+            n: float(values[-1][n] if n in last else np.mean([m[n] for m in values if n in m]))
+            for n in names
+        }
+        seconds = max(self._seconds, 1e-9)
+        rate = len(values) / seconds
+        figures["train_seconds"] = self.train_seconds
+        figures["clips_per_s"] = rate * self._run.config.batch_size
+        figures["input_wait"] = self._wait / seconds
+        figures["bad_files"] = float(bad_files)
+        if self._peak:
+            figures["mfu"] = self._flops * rate / self._peak / self._run.mesh.devices.size
+        self._metrics, self._seconds, self._wait = [], 0.0, 0.0
+        return figures
+
+
+class StopSignal:
+    """SIGTERM or SIGINT asks the loop to save and leave; a second SIGINT interrupts at once.
+
+    With several processes the JAX runtime catches SIGTERM and agrees on the step at which all stop.
+    """
+
+    def __init__(self):
+        self._flag = threading.Event()
+        self._old: dict = {}
+
+    def requested(self, step: int) -> bool:
+        """Whether to stop after ``step``."""
+        if jax.process_count() > 1:
+            return multihost_utils.reached_preemption_sync_point(step)
+        return self._flag.is_set()
+
+    def __enter__(self) -> "StopSignal":
+        if jax.process_count() == 1 and threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGTERM, signal.SIGINT):
+                self._old[number] = signal.signal(number, self._handle)
+        return self
+
+    def __exit__(self, *error) -> None:
+        for number, handler in self._old.items():
+            signal.signal(number, handler)
+
+    def _handle(self, number, frame) -> None:
+        if number == signal.SIGINT and self._flag.is_set():
+            raise KeyboardInterrupt
+        self._flag.set()
+
+
+class Profile:
+    """Traces the steps "first:last" of ``config.profile`` into ``workdir/profile``."""
+
+    def __init__(self, span: str, workdir: Path):
+        self._first, self._last = (int(v) for v in span.split(":")) if span else (-1, -1)
+        self._folder, self._on = workdir / "profile", False
+
+    def __enter__(self) -> "Profile":
+        return self
+
+    def at(self, step: int) -> None:
+        """Start or stop as ``step`` begins."""
+        if step == self._first:
+            jax.profiler.start_trace(str(self._folder))
+            self._on = True
+        elif self._on and step == self._last:
+            self.__exit__()
+
+    def __exit__(self, *error) -> None:
+        if self._on:
+            jax.profiler.stop_trace()
+            self._on = False

@@ -1,0 +1,221 @@
+"""From a config to everything a run needs: method, data, optimisers, compiled steps."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+from ml_collections import ConfigDict
+
+from jaxvid.core import sharding, step, trees
+from jaxvid.core.checkpoint import CheckpointConfig, expand_init_from
+from jaxvid.core.config import ConfigError, from_config
+from jaxvid.core.method import Method
+from jaxvid.core.optim import OptimConfig, make_optimizer, make_schedule
+from jaxvid.core.sharding import MeshConfig
+from jaxvid.core.types import Objective, RunInfo, TrainState, View
+from jaxvid.data.config import DataConfig
+from jaxvid.data.pipeline import describe
+from jaxvid.methods import make_method
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """Top level of a config; the groups ``method``, ``data``, ``optim``, ``evals`` have their own.
+
+    Attributes:
+      seed: of initialisation, data order and every draw.
+      batch_size: clips per step, over all devices and micro-batches, after ``data.repeat``.
+      epochs, steps: length of the run; exactly one is set, the other 0.
+      max_seconds: stop (and save) after so many seconds of training; 0 = no limit.
+      accumulate: micro-batches per step.
+      clip_norm: bound on the gradient norm per optimiser; 0 = off.
+      ema: decay of the average of the parameters; 0 = none.
+      init_from: checkpoint path, or rows (checkpoint, source regex, target prefix).
+      sharding: (regex, spec) rules for parameters and optimiser state, see ``core.sharding``.
+      log_every: steps between log lines.
+      max_skips: stop after so many skipped (non-finite) updates in a row.
+      profile: "first:last" steps to trace for the profiler, or "".
+      allow_config_change: resume although the stored config differs.
+    """
+
+    method: Mapping[str, Any]
+    data: Mapping[str, Any]
+    optim: Mapping[str, Any]
+    evals: Mapping[str, Any] = field(default_factory=dict)
+    seed: int = 0
+    batch_size: int = 256
+    epochs: float = 0.0
+    steps: int = 0
+    max_seconds: float = 0.0
+    accumulate: int = 1
+    clip_norm: float = 0.0
+    ema: float = 0.0
+    init_from: Any = ""
+    mesh: MeshConfig = MeshConfig()
+    sharding: tuple = ((r"(params|opt|ema)/", "fsdp"),)
+    checkpoint: CheckpointConfig = CheckpointConfig()
+    log_every: int = 50
+    max_skips: int = 10
+    profile: str = ""
+    allow_config_change: bool = False
+
+
+class Run:
+    """A validated run; building it touches no video and compiles nothing."""
+
+    def __init__(self, config: ConfigDict, devices=None):
+        self.config = from_config(RunConfig, config, "config")
+        self.source = config
+        self.data: DataConfig = from_config(DataConfig, self.config.data, "config.data")
+        self.method: Method = make_method(self.config.method)
+        self.mesh: Mesh = sharding.make_mesh(self.config.mesh, devices)
+        self.init_from = expand_init_from(self.config.init_from)
+        c = self.config
+        sharding.check_batch(c.batch_size, c.accumulate, self.mesh)
+        if c.accumulate > 1 and self.method.coupling == "batch":
+            raise ConfigError(
+                f"config.accumulate={c.accumulate}: {type(self.method).__name__} couples the "
+                "examples of a batch; use more devices, a smaller batch, or remat instead"
+            )
+        if (c.epochs > 0) == (c.steps > 0):
+            raise ConfigError(
+                f"config.epochs={c.epochs}, config.steps={c.steps}: set exactly one above 0"
+            )
+
+    @cached_property
+    def info(self) -> RunInfo:
+        """Length of the run; reads the manifest."""
+        c, examples = self.config, describe(self.data, self.data.train_split).num_examples
+        per_epoch = examples * self.data.repeat // c.batch_size
+        if per_epoch == 0:
+            raise ConfigError(
+                f"config.batch_size={c.batch_size} is larger than an epoch of "
+                f"{examples} videos x repeat {self.data.repeat}"
+            )
+        return RunInfo(per_epoch, c.steps or max(1, round(c.epochs * per_epoch)), c.batch_size)
+
+    @cached_property
+    def views(self) -> dict[str, View]:
+        """Views of the method with every field set."""
+        return {name: self.data.fill(view) for name, view in self.method.views().items()}
+
+    @cached_property
+    def abstract_batch(self) -> dict[str, jax.ShapeDtypeStruct]:
+        """Shapes of the global batch as it comes from the loader."""
+        b, placed = self.config.batch_size, sharding.batch_sharding(self.mesh)
+        batch = {
+            name: jax.ShapeDtypeStruct(
+                (b, *([v.count] if v.count > 1 else []), v.frames, v.size, v.size, 3),
+                np.uint8,
+                sharding=placed,
+            )
+            for name, v in self.views.items()
+        }
+        for name in ("label", "index"):
+            batch[name] = jax.ShapeDtypeStruct((b,), np.int32, sharding=placed)
+        return batch
+
+    @cached_property
+    def objectives(self) -> tuple[Objective, ...]:
+        """Objectives of the method; every one has an entry in ``config.optim``."""
+        objectives = self.method.objectives(self.info)
+        for objective in objectives:
+            if objective.optim not in self.config.optim:
+                raise ConfigError(
+                    f"config.optim has no entry '{objective.optim}', which the objective "
+                    f"{objective.fn} needs; entries: {', '.join(self.config.optim)}"
+                )
+        unused = set(self.config.optim) - {o.optim for o in objectives}
+        if unused:
+            raise ConfigError(f"config.optim.{sorted(unused)[0]}: no objective uses it")
+        return objectives
+
+    @cached_property
+    def abstract_params(self):
+        """Shapes of ``(params, extra)``."""
+
+        def init():
+            batch = {k: jax.numpy.zeros(v.shape, v.dtype) for k, v in self.abstract_batch.items()}
+            dummy = step.init_state(self.method, {}, batch, 0, 0.0)
+            return dummy.params, dummy.extra
+
+        return jax.eval_shape(init)
+
+    @cached_property
+    def optimisers(self) -> dict[str, step.Optimiser]:
+        """Optimiser per entry of ``config.optim``."""
+        params = self.abstract_params[0]
+        regexes = step.check_objectives(self.objectives, params)
+        out = {}
+        for name, regex in regexes.items():
+            config = self.optim_config(name)
+            own = trees.select(trees.flatten(params), regex)
+            tx = make_optimizer(config, own, self.info)
+            out[name] = step.Optimiser(tx, regex, make_schedule(config, self.info))
+        return out
+
+    def optim_config(self, name: str) -> OptimConfig:
+        """Entry ``name`` of ``config.optim``."""
+        return from_config(OptimConfig, self.config.optim[name], f"config.optim.{name}")
+
+    def fresh_state(self) -> TrainState:
+        """Initial state, created sharded."""
+        return jax.jit(self._init, out_shardings=self.state_shardings)()
+
+    def _init(self) -> TrainState:
+        batch = {k: jax.numpy.zeros(v.shape, v.dtype) for k, v in self.abstract_batch.items()}
+        return step.init_state(
+            self.method, self.optimisers, batch, self.config.seed, self.config.ema
+        )
+
+    @cached_property
+    def state_shardings(self) -> TrainState:
+        """Where every leaf of the state lives."""
+        rules = (*getattr(self.method, "sharding", ()), *self.config.sharding)
+        return sharding.shard_tree(jax.eval_shape(self._init), self.mesh, rules)
+
+    @cached_property
+    def abstract_state(self) -> TrainState:
+        """Shapes, dtypes and shardings of the state."""
+        return jax.tree.map(
+            lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s),
+            jax.eval_shape(self._init),
+            self.state_shardings,
+        )
+
+    def variant(self, number: int) -> tuple[tuple[Objective, bool], ...]:
+        """Objectives active at step ``number``, and whether they train."""
+        return tuple((o, o.trains_at(number)) for o in self.objectives if o.active(number))
+
+    def train_step(self, variant) -> step.StepFn:
+        """The pure step of one variant."""
+        c = self.config
+        return step.make_train_step(
+            self.method, self.info, self.optimisers, variant,
+            mesh=self.mesh, accumulate=c.accumulate, clip_norm=c.clip_norm, ema=c.ema,
+        )  # fmt: skip
+
+    def jit_step(self, variant):
+        """The step compiled for the mesh; the state is donated."""
+        return jax.jit(
+            self.train_step(variant),
+            donate_argnums=0,
+            in_shardings=(self.state_shardings, sharding.batch_sharding(self.mesh)),
+            out_shardings=(self.state_shardings, sharding.replicated(self.mesh)),
+        )
+
+
+def changed_fields(old: Mapping, new: Mapping, prefix: str = "config") -> list[str]:
+    """Lines "config.x: old -> new" for every field in which two configs differ."""
+    lines = []
+    for name in sorted(set(old) | set(new)):
+        a, b = old.get(name), new.get(name)
+        if isinstance(a, Mapping) and isinstance(b, Mapping):
+            lines += changed_fields(a, b, f"{prefix}.{name}")
+        elif a != b:
+            lines.append(f"{prefix}.{name}: {a!r} -> {b!r}")
+    return lines

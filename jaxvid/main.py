@@ -1,0 +1,88 @@
+"""Pretrain, fine-tune, evaluate or plan: ``python -m jaxvid.main --config=... --workdir=...``."""
+
+import os
+import sys
+from pathlib import Path
+
+import jax
+from absl import app, flags, logging
+from ml_collections import config_flags
+
+_CONFIG = config_flags.DEFINE_config_file(
+    "config", None, "Config file, with variants after a colon: configs/tats_ssv2.py:L,smoke"
+)
+_WORKDIR = flags.DEFINE_string("workdir", None, "Folder for everything that the run writes.")
+_MODE = flags.DEFINE_enum("mode", "train", ["train", "eval", "plan"], "What to do.")
+_TOPOLOGY = flags.DEFINE_string("topology", None, "mode=plan: a TPU topology such as v5e:16x16.")
+_CACHE = flags.DEFINE_string(
+    "compilation_cache",
+    os.environ.get("JAX_COMPILATION_CACHE_DIR", "~/.cache/jaxvid/xla"),
+    "Compiled programs are kept here between runs; empty = off.",
+)
+_PLATFORM_DEVICES = flags.DEFINE_integer(
+    "simulated_devices", 0, "Split the CPU into so many devices, to try meshes on a laptop."
+)
+_DISTRIBUTED = flags.DEFINE_string(
+    "distributed",
+    "",
+    "Several processes: 'auto' (TPU pod, Slurm, GKE) or 'coordinator:port,process,processes'.",
+)
+
+
+def start_jax(cache: str = "", distributed: str = "", simulated_devices: int = 0) -> None:
+    """Set JAX up before its first use: devices, processes, compilation cache.
+
+    Args:
+      cache: folder of compiled programs; "" = off.
+      distributed: "", "auto" or "coordinator:port,process id,number of processes".
+      simulated_devices: split the CPU into so many devices; 0 = as it is.
+    """
+    if simulated_devices:
+        jax.config.update("jax_num_cpu_devices", simulated_devices)
+    if distributed == "auto":
+        jax.distributed.initialize()
+    elif distributed:
+        address, process, processes = distributed.split(",")
+        jax.distributed.initialize(address, int(processes), int(process))
+    if cache:
+        jax.config.update("jax_compilation_cache_dir", str(Path(cache).expanduser()))
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 1.0)
+
+
+def main(argv: list[str]) -> None:
+    """Entry point; user errors end in one line, not in a traceback."""
+    if len(argv) > 1:
+        raise app.UsageError(f"unexpected argument {argv[1]!r}; flags start with --")
+    logging.set_verbosity(logging.WARNING)
+    start_jax(_CACHE.value, _DISTRIBUTED.value, _PLATFORM_DEVICES.value)
+    # Imported late: the set-up above must come before anything that touches devices.
+    from jaxvid.core.checkpoint import CheckpointError
+    from jaxvid.core.config import ConfigError
+    from jaxvid.data.decode import VideoError
+    from jaxvid.data.manifest import ManifestError
+    from jaxvid.train import NonFiniteError, train
+
+    try:
+        if _MODE.value == "plan":
+            from jaxvid.core.plan import print_plan
+
+            print_plan(_CONFIG.value, _TOPOLOGY.value)
+        elif _MODE.value == "eval":
+            from jaxvid.evaluate import evaluate_config
+
+            evaluate_config(_CONFIG.value, _WORKDIR.value)
+        else:
+            train(_CONFIG.value, _WORKDIR.value)
+    except (ConfigError, CheckpointError, ManifestError, VideoError, NonFiniteError) as error:
+        print(f"\n{type(error).__name__}: {error}", file=sys.stderr)
+        sys.exit(2)
+
+
+def run() -> None:
+    """Console script."""
+    flags.mark_flags_as_required(["config", "workdir"])
+    app.run(main)
+
+
+if __name__ == "__main__":
+    run()

@@ -1,0 +1,237 @@
+"""The training loop, read top to bottom: restore, step, log, evaluate, save, stop."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+import jax
+import numpy as np
+from jax.experimental import multihost_utils
+
+from jaxvid.core import banner, sharding
+from jaxvid.core.checkpoint import Checkpointer, init_from
+from jaxvid.core.config import ConfigError
+from jaxvid.core.monitor import Profile, StopSignal, Window
+from jaxvid.core.run import Run, changed_fields
+from jaxvid.core.types import TrainState
+from jaxvid.core.writers import Terminal, Writer, read_json_lines
+from jaxvid.data.pipeline import make_train_batches
+from jaxvid.evals.api import EvalContext
+from jaxvid.evals.run import run_evals
+from jaxvid.interop import read_checkpoint
+from jaxvid.viz.report import write_report
+
+FREE_TO_CHANGE = ("log_every", "max_skips", "profile", "allow_config_change", "max_seconds")
+
+
+class NonFiniteError(RuntimeError):
+    """Too many updates in a row were skipped because of a non-finite loss or gradient."""
+
+
+def train(config, workdir: str | Path, *, quiet: bool = False, devices=None) -> TrainState:
+    """Run (or resume) the training that ``config`` describes and return the last state.
+
+    Args:
+      config: ``ConfigDict`` of a config file.
+      workdir: everything is written here; a second call goes on where the first one stopped.
+      quiet: print nothing.
+      devices: the devices to use; default all.
+
+    Raises:
+      ConfigError: the config can't work, or differs from the one the run was started with.
+      CheckpointError: a checkpoint can't be read or written.
+      NonFiniteError: ``max_skips`` updates in a row were skipped; the state is saved first.
+    """
+    run = Run(config, devices)
+    total, lead = run.info.total_steps, jax.process_index() == 0
+    workdir = prepare_workdir(workdir)
+    saver = Checkpointer(workdir, run.config.checkpoint.keep)
+    state, start, matches = restore_or_init(run, saver)
+    first = int(state.step)
+    flops = banner.step_flops(run)
+    text = banner.make_banner(run, flops, start, matches)
+    terminal = Terminal(total, first, quiet=quiet or not lead)
+    terminal.print(text)
+    if lead:
+        (workdir / "banner.txt").write_text(text + "\n\n" + banner.parameter_table(run) + "\n")
+        (workdir / "config.json").write_text(json.dumps(stored_config(run), indent=1) + "\n")
+        (workdir / "versions.json").write_text(json.dumps(banner.versions(), indent=1) + "\n")
+    writer = Writer(workdir, first) if lead else None
+    try:
+        with terminal, StopSignal() as stop:
+            window = Window(run, flops, seconds_so_far(workdir, first))
+            state, finished = loop(run, state, saver, writer, terminal, stop, window, workdir)
+        if finished:
+            evaluate(run, state, list(run.config.evals), workdir, terminal)
+    finally:
+        saver.close()
+        if writer is not None:
+            writer.close()
+    if not finished:
+        terminal.print(
+            f"stopped at step {int(state.step)} of {total}; run the same command to go on"
+        )
+    elif lead:
+        terminal.print(f"done after {int(state.step)} steps; report: {write_report(workdir)}")
+    return state
+
+
+def loop(run, state, saver, writer, terminal, stop, window, workdir) -> tuple[TrainState, bool]:
+    """Step until the end, the time limit or a signal; returns the state and whether it is done."""
+    c, first, total = run.config, int(state.step), run.info.total_steps
+    batches = make_train_batches(
+        run.data, run.views, seed=c.seed, global_batch=c.batch_size, start_step=first,
+        num_steps=total - first, rows=sharding.host_rows(run.mesh, c.batch_size),
+    )  # fmt: skip
+    saves = {every_steps(run, c.checkpoint.every_epochs), c.checkpoint.every_steps} - {0}
+    evals = {n: every_steps(run, e.get("every_epochs", 0)) for n, e in c.evals.items()}
+    compiled: dict = {}
+    if first == total or out_of_time(run, window, first):
+        return state, True
+    with Profile(c.profile, workdir) as profile:
+        for number, batch in zip(range(first, total), batches, strict=True):
+            window.loaded()
+            profile.at(number)
+            variant, step = run.variant(number), number + 1
+            fresh = variant not in compiled
+            if fresh:
+                compiled[variant] = run.jit_step(variant)
+            placed = sharding.place_batch(batch, run.mesh, c.batch_size)
+            state, metrics = compiled[variant](state, placed)
+            window.add(metrics, compiled=fresh)
+            terminal.advance(step)
+
+            stopping = stop.requested(step)
+            finished = step == total or out_of_time(run, window, step)
+            last = stopping or finished
+            if step % c.log_every == 0 or last:
+                figures = window.flush(batches.stats.bad_files)
+                report(figures, step, writer, terminal)
+                if figures["skipped_in_a_row"] >= c.max_skips:
+                    save(run, saver, state)
+                    raise NonFiniteError(
+                        f"step {step}: the last {int(figures['skipped_in_a_row'])} updates had a "
+                        f"non-finite loss or gradient (config.max_skips={c.max_skips}); the state "
+                        f"is saved in {saver.folder}"
+                    )
+            if last or any(step % every == 0 for every in saves):
+                save(run, saver, state)
+            due = [name for name, every in evals.items() if every and step % every == 0]
+            if due and not last:
+                evaluate(run, state, due, workdir, terminal)
+            if last:
+                break
+            window.skip()
+    return state, finished
+
+
+def report(figures: Mapping[str, float], step: int, writer, terminal) -> None:
+    """One log line, one row of metrics."""
+    shown = [f"{name} {figures[name]:.4g}" for name in figures if "/" not in name][:4]
+    wait = 100 * figures["input_wait"]
+    hint = " (loader-bound: pack the videos or raise data.repeat)" if wait > 10 else ""
+    speed = f"{figures['clips_per_s']:.1f} clips/s  input-wait {wait:.0f} %{hint}"
+    mfu = [f"MFU {100 * figures['mfu']:.1f} %"] if "mfu" in figures else []
+    terminal.log(step, "  ".join([*shown, speed, *mfu]))
+    if writer is not None:
+        writer.write_scalars(step, figures)
+        writer.flush()
+
+
+def save(run: Run, saver: Checkpointer, state: TrainState) -> None:
+    """Start a background save of the state with all that is needed to go on."""
+    meta = {"config": stored_config(run), "data_step": int(state.step), **banner.versions()}
+    saver.save(int(state.step), state, meta)
+
+
+def evaluate(run: Run, state: TrainState, names: list[str], workdir: Path, terminal) -> None:
+    """Run those of the named evaluations that this step doesn't have yet, on each weight set."""
+    step, c = int(state.step), run.config
+    rows = [row for row in read_json_lines(workdir / "evals.jsonl") if row["step"] == step]
+    there = {(row["eval"], row["weights"]) for row in rows}
+    for weights, params in (("raw", state.params), ("ema", state.ema)):
+        wanted = [n for n in names if weights in c.evals[n].get("weights", ("raw",))]
+        due = {n: c.evals[n] for n in wanted if (n, weights) not in there}
+        if not due or params is None:
+            continue
+        context = EvalContext(
+            method=run.method, params=params, extra=state.extra, data=run.data, mesh=run.mesh,
+            seed=c.seed, batch_size=c.batch_size,
+        )  # fmt: skip
+        run_evals(due, context, step, workdir, weights, print_fn=terminal.print)
+
+
+def restore_or_init(run: Run, saver: Checkpointer):
+    """``(state, where it came from, match table)``: the newest checkpoint, or a fresh start.
+
+    Raises:
+      ConfigError: the stored config differs from this one; the message lists the fields.
+    """
+    latest = saver.latest()
+    if latest is not None:
+        old, new = saver.meta(latest)["config"], stored_config(run)
+        for config in (old, new):
+            for name in FREE_TO_CHANGE:
+                config.pop(name, None)
+        lines = changed_fields(old, new)
+        if lines and not run.config.allow_config_change:
+            raise ConfigError(
+                f"{saver.folder.parent} was started with another config:\n  "
+                + "\n  ".join(lines)
+                + "\nuse another workdir, or --config.allow_config_change to go on with this one"
+            )
+        state = saver.restore(latest, run.abstract_state)
+        return state, f"resumed from step {latest}", []
+    state = run.fresh_state()
+    if not run.init_from:
+        return state, "fresh", []
+    state, matches = init_from(state, run.init_from, read_checkpoint)
+    if run.config.ema:
+        state = state.replace(ema=state.params)
+    state = jax.tree.map(jax.device_put, state, run.state_shardings)
+    return state, f"fresh, then init_from {', '.join(r[0] for r in run.init_from)}", matches
+
+
+def stored_config(run: Run) -> dict:
+    """The config as JSON values."""
+    return json.loads(run.source.to_json_best_effort())
+
+
+def prepare_workdir(workdir: str | Path) -> Path:
+    """Create the folder and prove that it can be written.
+
+    Raises:
+      ConfigError: it can't.
+    """
+    workdir = Path(workdir).absolute()
+    probe = workdir / f".write-{jax.process_index()}"
+    try:
+        workdir.mkdir(parents=True, exist_ok=True)
+        probe.write_text("")
+        probe.unlink()
+    except OSError as error:
+        raise ConfigError(f"--workdir={workdir} can't be written: {error}") from error
+    return workdir
+
+
+def every_steps(run: Run, every_epochs: float) -> int:
+    """Epochs to steps, at least one; 0 stays 0 (only at the end)."""
+    return max(1, round(every_epochs * run.info.steps_per_epoch)) if every_epochs else 0
+
+
+def seconds_so_far(workdir: Path, step: int) -> float:
+    """Training seconds of a resumed run up to ``step``."""
+    rows = [r for r in read_json_lines(workdir / "metrics.jsonl") if r["step"] <= step]
+    return rows[-1].get("train_seconds", 0.0) if rows else 0.0
+
+
+def out_of_time(run: Run, window: Window, step: int) -> bool:
+    """Whether ``max_seconds`` of training are over; all processes get the lead's answer."""
+    limit = run.config.max_seconds
+    if not limit:
+        return False
+    if jax.process_count() == 1:
+        return window.train_seconds >= limit
+    if step % run.config.log_every:
+        return False
+    return bool(multihost_utils.broadcast_one_to_all(np.array(window.train_seconds >= limit)))

@@ -1,0 +1,10 @@
+#!/usr/bin/env bash
+# Lint and tests in a virtual environment of their own.
+# Usage: bash launch/test.sh          every property and golden, one smoke run per method
+#        bash launch/test.sh full     also every config, long learning runs, all notebooks
+source "$(dirname "$0")/env.sh" test
+ruff check .
+ruff format --check .
+full=()
+if [ "${1:-}" = full ]; then full=(--full); shift; fi
+python -m pytest "${full[@]}" --durations=15 "$@"

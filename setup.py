@@ -1,0 +1,42 @@
+"""Packaging of jaxvid; the configs are run from a checkout."""
+
+from setuptools import find_packages, setup
+
+REQUIRES = [
+    "absl-py",
+    "array-record",
+    "av>=18",
+    "chex>=0.1.91",
+    "clu>=0.0.12",
+    "einops",
+    "flax>=0.12.7",
+    "grain>=0.2.16",
+    "matplotlib",
+    "ml-collections>=1.1",
+    "numpy>=2",
+    "opencv-python-headless",
+    "optax>=0.2.8",
+    "orbax-checkpoint>=0.11.40",
+    "pyarrow",
+    "rich",
+    "safetensors",
+    "tensorboardX",
+    "tensorflow-datasets",
+]
+
+setup(
+    name="jaxvid",
+    version="0.1.0",
+    description="Self-supervised video pretraining in JAX: masked autoencoders with token samplers",
+    packages=find_packages(include=["jaxvid", "jaxvid.*"]),
+    python_requires=">=3.11",
+    install_requires=REQUIRES,
+    extras_require={
+        "cpu": ["jax>=0.10.0"],
+        "cuda": ["jax[cuda13]>=0.10.0"],
+        "tpu": ["jax[tpu]>=0.10.0"],
+        "test": ["pytest", "ruff", "nbclient", "nbformat", "ipykernel"],
+        "torch": ["torch"],
+    },
+    entry_points={"console_scripts": ["jaxvid = jaxvid.main:run"]},
+)

@@ -1,0 +1,35 @@
+"""Test set-up: 8 simulated devices, one compilation cache, full-precision products."""
+
+import os
+import tempfile
+
+import jax
+import pytest
+from absl import flags
+
+CACHE = os.environ.get("JAX_COMPILATION_CACHE_DIR") or os.path.join(
+    tempfile.gettempdir(), "jaxvid-test-cache"
+)
+jax.config.update("jax_num_cpu_devices", 8)
+jax.config.update("jax_compilation_cache_dir", CACHE)
+jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+jax.config.update("jax_persistent_cache_min_entry_size_bytes", 0)
+flags.FLAGS.mark_as_parsed()  # grain reads absl flags
+
+
+def pytest_addoption(parser):
+    parser.addoption("--full", action="store_true", help="also run the tests marked slow")
+
+
+def pytest_collection_modifyitems(config, items):
+    if config.getoption("--full"):
+        return
+    for item in items:
+        if "slow" in item.keywords:
+            item.add_marker(pytest.mark.skip(reason="slow; runs with --full"))
+
+
+@pytest.fixture(scope="session")
+def cache_dir(tmp_path_factory):
+    """Folder shared by the tests of a session for generated videos."""
+    return tmp_path_factory.mktemp("cache")
