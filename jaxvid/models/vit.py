@@ -185,7 +185,8 @@ class Classifier(nn.Module):
     def __call__(self, video: Array, keys: Array | None = None) -> Array:
         """Logits (B, num_classes) f32; ``keys`` (B,) switches dropout and drop path on."""
         pooled = self.features(self.encoder(video, keys=keys))
-        return self.head(dropout(pooled.astype(jnp.float32), self.drop, fold_keys(keys, -1), (0,)))
+        keys = fold_keys(keys, self.config.depth)
+        return self.head(dropout(pooled.astype(jnp.float32), self.drop, keys, (0,)))
 
     def features(self, tokens: Array) -> Array:
         """Pooled features (B, D) of tokens (B, N, D) after the last block."""
