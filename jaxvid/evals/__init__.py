@@ -1,0 +1,20 @@
+"""Evaluators of frozen features, by the name that ``config.evals.<name>.type`` gives."""
+
+from jaxvid.evals.api import Evaluator
+from jaxvid.evals.attentive import Attentive
+from jaxvid.evals.fewshot import FewShot
+from jaxvid.evals.knn import Knn
+from jaxvid.evals.linear import Linear
+from jaxvid.evals.reconstruction import Reconstruction
+from jaxvid.evals.retrieval import Retrieval
+from jaxvid.evals.spread import Spread
+
+EVALS: dict[str, type[Evaluator]] = {
+    "spread": Spread,
+    "knn": Knn,
+    "retrieval": Retrieval,
+    "linear": Linear,
+    "fewshot": FewShot,
+    "attentive": Attentive,
+    "reconstruction": Reconstruction,
+}

@@ -1,0 +1,133 @@
+"""What an evaluator sees (``EvalContext``), what it returns, and the fields all of them share."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import ClassVar, NamedTuple
+
+import numpy as np
+from jax.sharding import Mesh
+
+from jaxvid.core.config import ConfigError
+from jaxvid.core.method import Method
+from jaxvid.core.types import Tree
+from jaxvid.data import pipeline
+from jaxvid.data.config import DataConfig
+from jaxvid.evals.features import FeatureTable, TokenStore, encode_split
+
+
+class EvalResult(NamedTuple):
+    """Result of one evaluator.
+
+    Attributes:
+      metrics: scalars by name; accuracies in percent.
+      per_example: arrays with one row per example of the evaluated split, among them "index"
+        (manifest rows) and, for classification and retrieval, "correct" (bool).
+      tables: further arrays or texts, such as a confusion matrix.
+    """
+
+    metrics: Mapping[str, float]
+    per_example: Mapping[str, np.ndarray]
+    tables: Mapping[str, object] = {}
+
+
+@dataclass
+class EvalContext:
+    """One set of weights and the data to judge it on; features are encoded once and shared.
+
+    Attributes:
+      method, params, extra: the frozen network (raw or averaged weights).
+      data: dataset, splits and clip plan.
+      mesh: devices to encode on.
+      seed: of every draw an evaluator makes.
+      batch_size: videos per global batch while encoding.
+      store: where tables of tokens go.
+      keep_tokens: keep tokens whenever a split is encoded; set when a later evaluator needs them.
+      cache: tables by (split, clips, crops).
+    """
+
+    method: Method
+    params: Tree
+    extra: Tree
+    data: DataConfig
+    mesh: Mesh
+    seed: int = 0
+    batch_size: int = 64
+    store: TokenStore = TokenStore()
+    keep_tokens: bool = False
+    cache: dict[tuple[str, int, int], FeatureTable] = field(default_factory=dict)
+
+    def features(
+        self, split: str, *, tokens: bool = False, clips: int = 1, crops: int = 1
+    ) -> FeatureTable:
+        """The features of ``split``, encoded on the first call.
+
+        Args:
+          split: name of the split.
+          tokens: whether the token grid is needed too.
+          clips, crops: views per video that features are averaged over.
+        """
+        key = (split, clips, crops)
+        tokens = tokens or self.keep_tokens
+        if key not in self.cache or (tokens and self.cache[key].tokens is None):
+            self.cache[key] = encode_split(
+                self.method,
+                self.params,
+                self.extra,
+                self.data,
+                self.mesh,
+                split,
+                batch_size=self.batch_size,
+                clips=clips,
+                crops=crops,
+                seed=self.seed,
+                store=self.store if tokens else None,
+            )
+        return self.cache[key]
+
+    def labelled(self, where: str, *, tokens: bool = False, clips: int = 1, crops: int = 1):
+        """Features of the training and the evaluated split, and the number of classes.
+
+        Args:
+          where: who asks, for the message.
+          tokens, clips, crops: as in :meth:`features`.
+
+        Raises:
+          ConfigError: a split has examples without a label.
+        """
+        splits = (self.data.train_split, self.data.eval_split)
+        infos = [pipeline.describe(self.data, split) for split in splits]
+        for split, info in zip(splits, infos):
+            if not info.has_labels:
+                raise ConfigError(f"{where}: split '{split}' of {self.data.manifest} has no labels")
+        train, test = (
+            self.features(split, tokens=tokens, clips=clips, crops=crops) for split in splits
+        )
+        named = max(len(info.class_names or ()) for info in infos)
+        return train, test, max(named, int(train.label.max()) + 1, int(test.label.max()) + 1)
+
+    def groups(self, split: str) -> np.ndarray | None:
+        """(n,) group of every example of ``split``; None where all stand for themselves."""
+        return None
+
+
+@dataclass(frozen=True)
+class Evaluator:
+    """Base of all evaluators; the fields of a subclass are its config group.
+
+    Attributes:
+      every_epochs: run after every so many epochs; 0 = after the last step only.
+      weights: which weights to judge, "raw" and/or "ema".
+      clips, crops: views per video that features are averaged over.
+    """
+
+    uses_tokens: ClassVar[bool] = False
+    needs: ClassVar[str] = "encode"  # the function of the method that it calls
+
+    every_epochs: float = 0.0
+    weights: tuple[str, ...] = ("raw",)
+    clips: int = 1
+    crops: int = 1
+
+    def run(self, ctx: EvalContext) -> EvalResult:
+        """Judge the weights of ``ctx``."""
+        raise NotImplementedError

@@ -1,0 +1,101 @@
+import json
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+
+from configs.common import evals as eval_configs
+from jaxvid.core.config import ConfigError
+from jaxvid.core.method import Method
+from jaxvid.evals import EVALS
+from jaxvid.evals.knn import Knn
+from jaxvid.evals.run import check_evals, due, format_table, make_evaluators, run_evals
+from tests.evals.fakes import FakeLoader, PixelMethod, constant_clips, make_context
+
+
+@pytest.fixture
+def loader(monkeypatch):
+    rng = np.random.default_rng(0)
+    splits = {}
+    for name, n in (("train", 24), ("test", 10)):
+        label = np.arange(n) % 2
+        x = np.where(label[:, None] == 0, [180, 40, 90, 90], [40, 180, 90, 90])
+        splits[name] = (constant_clips(x + rng.integers(0, 20, x.shape)), label)
+    return FakeLoader(splits).install(monkeypatch)
+
+
+def test_every_evaluator_runs_from_its_config_and_writes(loader, tmp_path):
+    config = eval_configs.frozen(kinds=tuple(EVALS))
+    config.linear.min_steps = config.attentive.min_steps = 5
+    config.linear.epochs = config.attentive.epochs = 1.0
+    config.reconstruction.rho = 0.5
+    rows = run_evals(config, make_context(), 7, tmp_path)
+    assert [r["eval"] for r in rows] == list(config)
+    assert loader.calls.count("train") == 1
+    written = [json.loads(line) for line in (tmp_path / "evals.jsonl").open()]
+    assert written == rows
+    for row in rows:
+        assert row["step"] == 7
+        assert row["weights"] == "raw"
+        assert np.isfinite(list(row["metrics"].values())).all()
+        with np.load(tmp_path / "evals" / "7" / f"{row['eval']}-raw.npz") as file:
+            np.testing.assert_array_equal(np.sort(file["index"]), np.arange(10))
+            if row["eval"] in ("knn", "retrieval", "linear", "attentive"):
+                assert file["correct"].shape == (10,)
+    text = format_table(rows)
+    assert "R@1" in text
+    assert "chance" in text.splitlines()[0]
+    assert " 50.00" in next(line for line in text.splitlines() if "top1_k1 " in line)
+
+
+def test_only_evaluators_of_these_weights_run(loader, tmp_path):
+    config = {"a": {"type": "knn", "weights": ("ema",)}, "b": {"type": "spread"}}
+    assert [r["eval"] for r in run_evals(config, make_context(), 0, None, "ema")] == ["a"]
+    assert [r["eval"] for r in run_evals(config, make_context(), 0, None, "raw")] == ["b"]
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_name_of_a_group_may_differ_from_its_type():
+    found = make_evaluators({"one": {"type": "knn", "k": 1}, "knn": {}})
+    assert found == {"one": Knn(k=1), "knn": Knn()}
+
+
+def test_unknown_names_are_refused_where_they_stand():
+    with pytest.raises(ConfigError, match=r"config\.evals\.x\.type: unknown 'kn'.*'knn'"):
+        make_evaluators({"x": {"type": "kn"}})
+    with pytest.raises(ConfigError, match=r"config\.evals\.knn\.kk"):
+        make_evaluators({"knn": {"kk": 3}})
+    with pytest.raises(ConfigError, match=r"config\.evals\.knn\.weights: unknown 'avg'"):
+        make_evaluators({"knn": {"weights": ("avg",)}})
+
+
+def test_start_up_refuses_what_the_run_cannot_give():
+    with pytest.raises(ConfigError, match=r"config\.ema is 0"):
+        check_evals({"knn": {"weights": ("raw", "ema")}}, PixelMethod(), has_ema=False)
+    assert check_evals({"knn": {"weights": ("ema",)}}, PixelMethod(), has_ema=True)
+
+    @dataclass(frozen=True)
+    class Plain(Method):
+        coupling = "none"
+
+    with pytest.raises(ConfigError, match="Plain has no 'reconstruct'"):
+        check_evals({"reconstruction": {}}, Plain(), has_ema=False)
+
+
+@pytest.mark.parametrize(
+    "period, before, after, expected",
+    [(2, 1.9, 2.0, True), (2, 2.0, 2.1, False), (0.5, 0.9, 1.6, True), (0, 0.9, 1.0, False)],
+)
+def test_due_once_per_period(period, before, after, expected):
+    assert bool(due({"knn": Knn(every_epochs=float(period))}, before, after, False)) is expected
+
+
+def test_a_period_is_met_exactly_once_over_a_run():
+    steps = 7
+    at = [
+        i
+        for i in range(3 * steps)
+        if due({"k": Knn(every_epochs=1.0)}, i / steps, (i + 1) / steps, False)
+    ]
+    assert at == [6, 13, 20]
+    assert due({"k": Knn()}, 0.1, 0.2, last=True)
