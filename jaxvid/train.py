@@ -17,7 +17,7 @@ from jaxvid.core.types import TrainState
 from jaxvid.core.writers import Terminal, Writer, read_json_lines
 from jaxvid.data.pipeline import make_train_batches
 from jaxvid.evals.api import EvalContext
-from jaxvid.evals.run import run_evals
+from jaxvid.evals.run import check_evals, due, format_table, run_evals
 from jaxvid.interop import read_checkpoint
 from jaxvid.viz.report import write_report
 
@@ -43,6 +43,7 @@ def train(config, workdir: str | Path, *, quiet: bool = False, devices=None) -> 
       NonFiniteError: ``max_skips`` updates in a row were skipped; the state is saved first.
     """
     run = Run(config, devices)
+    evaluators = check_evals(run.config.evals, run.method, run.config.ema > 0)
     total, lead = run.info.total_steps, jax.process_index() == 0
     workdir = prepare_workdir(workdir)
     saver = Checkpointer(workdir, run.config.checkpoint.keep)
@@ -60,9 +61,11 @@ def train(config, workdir: str | Path, *, quiet: bool = False, devices=None) -> 
     try:
         with terminal, StopSignal() as stop:
             window = Window(run, flops, seconds_so_far(workdir, first))
-            state, finished = loop(run, state, saver, writer, terminal, stop, window, workdir)
+            state, finished = loop(
+                run, state, evaluators, saver, writer, terminal, stop, window, workdir
+            )
         if finished:
-            evaluate(run, state, list(run.config.evals), workdir, terminal)
+            evaluate(run, state, evaluators, workdir, terminal)
     finally:
         saver.close()
         if writer is not None:
@@ -76,7 +79,9 @@ def train(config, workdir: str | Path, *, quiet: bool = False, devices=None) -> 
     return state
 
 
-def loop(run, state, saver, writer, terminal, stop, window, workdir) -> tuple[TrainState, bool]:
+def loop(
+    run, state, evaluators, saver, writer, terminal, stop, window, workdir
+) -> tuple[TrainState, bool]:
     """Step until the end, the time limit or a signal; returns the state and whether it is done."""
     c, first, total = run.config, int(state.step), run.info.total_steps
     batches = make_train_batches(
@@ -84,7 +89,6 @@ def loop(run, state, saver, writer, terminal, stop, window, workdir) -> tuple[Tr
         num_steps=total - first, rows=sharding.host_rows(run.mesh, c.batch_size),
     )  # fmt: skip
     saves = {every_steps(run, c.checkpoint.every_epochs), c.checkpoint.every_steps} - {0}
-    evals = {n: every_steps(run, e.get("every_epochs", 0)) for n, e in c.evals.items()}
     compiled: dict = {}
     if first == total or out_of_time(run, window, first):
         return state, True
@@ -116,11 +120,10 @@ def loop(run, state, saver, writer, terminal, stop, window, workdir) -> tuple[Tr
                     )
             if last or any(step % every == 0 for every in saves):
                 save(run, saver, state)
-            due = [name for name, every in evals.items() if every and step % every == 0]
-            if due and not last:
-                evaluate(run, state, due, workdir, terminal)
             if last:
                 break
+            epochs = [n / run.info.steps_per_epoch for n in (number, step)]
+            evaluate(run, state, due(evaluators, *epochs, last=False), workdir, terminal)
             window.skip()
     return state, finished
 
@@ -144,21 +147,19 @@ def save(run: Run, saver: Checkpointer, state: TrainState) -> None:
     saver.save(int(state.step), state, meta)
 
 
-def evaluate(run: Run, state: TrainState, names: list[str], workdir: Path, terminal) -> None:
-    """Run those of the named evaluations that this step doesn't have yet, on each weight set."""
-    step, c = int(state.step), run.config
-    rows = [row for row in read_json_lines(workdir / "evals.jsonl") if row["step"] == step]
-    there = {(row["eval"], row["weights"]) for row in rows}
+def evaluate(run: Run, state: TrainState, evaluators: Mapping, workdir: Path, terminal) -> None:
+    """Run those of ``evaluators`` that this step has no result of yet, on each set of weights."""
+    step, rows = int(state.step), read_json_lines(workdir / "evals.jsonl")
+    there = {(row["eval"], row["weights"]) for row in rows if row["step"] == step}
     for weights, params in (("raw", state.params), ("ema", state.ema)):
-        wanted = [n for n in names if weights in c.evals[n].get("weights", ("raw",))]
-        due = {n: c.evals[n] for n in wanted if (n, weights) not in there}
-        if not due or params is None:
-            continue
-        context = EvalContext(
-            method=run.method, params=params, extra=state.extra, data=run.data, mesh=run.mesh,
-            seed=c.seed, batch_size=c.batch_size,
-        )  # fmt: skip
-        run_evals(due, context, step, workdir, weights, print_fn=terminal.print)
+        todo = {n: e for n, e in evaluators.items()
+                if weights in e.weights and (n, weights) not in there}  # fmt: skip
+        if todo:
+            context = EvalContext(
+                run.method, params, state.extra, run.data, run.mesh, run.config.seed,
+                run.config.batch_size,
+            )  # fmt: skip
+            terminal.print(format_table(run_evals(todo, context, step, workdir, weights)))
 
 
 def restore_or_init(run: Run, saver: Checkpointer):

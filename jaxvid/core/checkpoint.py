@@ -200,8 +200,8 @@ def init_from(
                 matched += 1
         if not matched:
             raise CheckpointError(
-                f"config.init_from: nothing in {checkpoint} matches '{regex}' -> '{prefix}'; "
-                f"it holds {', '.join(sorted({'/'.join(p.split('/')[:2]) for p in source}))}"
+                f"config.init_from: nothing in {checkpoint} matches '{regex}' -> '{prefix}' by path "
+                f"and shape; it holds {', '.join(sorted({'/'.join(p.split('/')[:2]) for p in source}))}"
             )
     both = trees.unflatten(flat)
     table = [(path, *status[path]) for path in flat] + unused

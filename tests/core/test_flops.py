@@ -1,0 +1,46 @@
+"""FLOP counts: by hand, and against the compiler's count of an unrolled program."""
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+from jaxvid.core.flops import count_flops
+
+
+def test_product_and_convolution_by_hand():
+    assert count_flops(jnp.dot, jnp.ones((2, 3)), jnp.ones((3, 4))) == 2 * 2 * 3 * 4
+    image, kernel = jnp.ones((1, 8, 8, 3)), jnp.ones((2, 2, 3, 5))
+
+    def conv(x, k):
+        return jax.lax.conv_general_dilated(
+            x, k, (2, 2), "VALID", dimension_numbers=("NHWC", "HWIO", "NHWC")
+        )
+
+    assert count_flops(conv, image, kernel) == 2 * (4 * 4 * 5) * (2 * 2 * 3)
+
+
+def test_scan_counts_every_turn_and_its_gradient():
+    w = jnp.ones((4, 4))
+
+    def forward(w, x):
+        return jax.lax.scan(lambda c, _: (jnp.tanh(c @ w), None), x, None, length=5)[0].sum()
+
+    one = 2 * 4 * 4 * 4
+    assert count_flops(forward, w, w) == 5 * one
+    assert count_flops(jax.grad(forward), w, w) == 15 * one
+    assert count_flops(jax.grad(jax.checkpoint(forward)), w, w) == 20 * one
+
+
+@pytest.mark.parametrize("depth", [1, 3])
+def test_agrees_with_the_compiler(depth):
+    w = jnp.ones((depth, 64, 64))
+
+    def forward(w, x):
+        for layer in w:
+            x = jnp.maximum(x @ layer, 0.1)
+        return (x**2).sum()
+
+    both = jax.value_and_grad(forward)
+    cost = jax.jit(both).lower(w, jnp.ones((32, 64))).compile().cost_analysis()
+    counted = count_flops(both, w, jnp.ones((32, 64)))
+    assert counted == pytest.approx(cost["flops"], rel=0.05)

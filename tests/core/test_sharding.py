@@ -1,0 +1,77 @@
+"""Meshes, path rules and placement on 8 simulated devices."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.sharding import PartitionSpec as P
+
+from jaxvid.core import sharding
+from jaxvid.core.config import ConfigError
+from jaxvid.core.sharding import MeshConfig
+
+
+def test_rest_of_the_devices_goes_to_data():
+    assert dict(sharding.make_mesh(MeshConfig(fsdp=2)).shape) == {"data": 4, "fsdp": 2, "tensor": 1}
+    assert sharding.make_mesh(MeshConfig(data=1, fsdp=2)).devices.size == 2
+
+
+@pytest.mark.parametrize(
+    "config, message",
+    [
+        (MeshConfig(data=16), "needs 16 devices, 8 are here"),
+        (MeshConfig(fsdp=3), "3 doesn't divide the 8 devices"),
+        (MeshConfig(data=-1, fsdp=-1), "at most one is -1"),
+        (MeshConfig(data=0), "sizes are positive"),
+    ],
+)
+def test_impossible_meshes(config, message):
+    with pytest.raises(ConfigError, match=message):
+        sharding.make_mesh(config)
+
+
+def test_rules_reach_optimiser_state_by_path():
+    mesh = sharding.make_mesh(MeshConfig(fsdp=4))
+    big = jnp.zeros((64, 512))
+    tree = {"params": {"a": {"kernel": big}}, "opt": {"mu": {"a/kernel": big}}, "extra": {"q": big}}
+    rules = ((r"extra/q", (None, "batch")), (r"(params|opt)/", "fsdp"))
+    found = sharding.shard_tree(tree, mesh, rules)
+    assert found["params"]["a"]["kernel"].spec == P(None, "fsdp")
+    assert found["opt"]["mu"]["a/kernel"].spec == P(None, "fsdp")
+    assert found["extra"]["q"].spec == P(None, ("data", "fsdp"))
+
+
+def test_small_or_odd_leaves_stay_whole():
+    mesh = sharding.make_mesh(MeshConfig(fsdp=4))
+    tree = {"small": jnp.zeros((8, 8)), "odd": jnp.zeros((333, 333))}
+    found = sharding.shard_tree(tree, mesh, ((".*", "fsdp"),))
+    assert found["small"].spec == found["odd"].spec == P()
+
+
+def test_bad_rule():
+    mesh = sharding.make_mesh(MeshConfig())
+    with pytest.raises(ConfigError, match="'fdsp' is not"):
+        sharding.shard_tree({"w": jnp.zeros(3)}, mesh, ((".*", "fdsp"),))
+
+
+def test_placement_keeps_the_global_order():
+    mesh = sharding.make_mesh(MeshConfig(data=4, fsdp=2))
+    rows = sharding.host_rows(mesh, 16)
+    assert rows == list(range(16))
+    host = {"x": np.arange(32).reshape(16, 2)}
+    placed = sharding.place_batch(host, mesh, 16)["x"]
+    np.testing.assert_array_equal(placed, host["x"])
+    assert len(placed.addressable_shards) == 8
+    assert placed.addressable_shards[0].data.shape == (2, 2)
+
+
+def test_batch_must_divide():
+    mesh = sharding.make_mesh(MeshConfig(data=4, fsdp=2))
+    sharding.check_batch(32, 4, mesh)
+    with pytest.raises(ConfigError, match=r"multiple of .* 2 x 4 x 2 = 16"):
+        sharding.check_batch(24, 2, mesh)
+
+
+def test_devices_can_be_named():
+    mesh = sharding.make_mesh(MeshConfig(), jax.devices()[:2])
+    assert mesh.devices.size == 2
