@@ -1,0 +1,1 @@
+"""Pictures: masks, reconstructions, attention, curves, and one self-contained report per run."""
