@@ -1,0 +1,47 @@
+"""Data sets: clip length, stride, plan and crop as the published runs use them.
+
+Each function returns ``config.data``. Data sets on disk are named on the command line:
+``--config.data.manifest=ssv2.csv`` (made by ``python -m jaxvid.tools.make_manifest``).
+"""
+
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from jaxvid.core.config import to_config
+from jaxvid.data.config import DataConfig
+
+
+def embedded(level: str = "easy", **fields: Any) -> ConfigDict:
+    """Generated videos whose motion is the label; needs nothing but a writable cache folder."""
+    base = {"frames": 16, "stride": 2, "crop": "centre", "size": 96, "num_classes": 10}
+    return to_config(DataConfig(source="embedded", level=level, **(base | fields)))
+
+
+def videos(manifest: str = "", **fields: Any) -> ConfigDict:
+    """Your own videos: a manifest with the columns path, label and split."""
+    return to_config(DataConfig(source="video", manifest=manifest, **fields))
+
+
+def ssv2(manifest: str = "", **fields: Any) -> ConfigDict:
+    """Something-Something v2: 168,913 / 24,777 videos, 174 classes; labels depend on direction."""
+    base = {"stride": 2, "num_classes": 174, "eval_split": "val"}
+    return to_config(DataConfig(source="video", manifest=manifest, **(base | fields)))
+
+
+def k400(manifest: str = "", **fields: Any) -> ConfigDict:
+    """Kinetics-400: about 240k / 20k clips of 10 s, 400 classes."""
+    base = {"stride": 4, "num_classes": 400, "eval_split": "val"}
+    return to_config(DataConfig(source="video", manifest=manifest, **(base | fields)))
+
+
+def ucf101(manifest: str = "", **fields: Any) -> ConfigDict:
+    """UCF101: split 1 has 9,537 / 3,783 clips, 101 classes."""
+    base = {"stride": 2, "num_classes": 101}
+    return to_config(DataConfig(source="video", manifest=manifest, **(base | fields)))
+
+
+def hmdb51(manifest: str = "", **fields: Any) -> ConfigDict:
+    """HMDB51: split 1 has 3,570 / 1,530 clips, 51 classes."""
+    base = {"stride": 2, "num_classes": 51}
+    return to_config(DataConfig(source="video", manifest=manifest, **(base | fields)))

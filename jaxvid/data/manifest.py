@@ -1,0 +1,217 @@
+"""Manifests: one row per clip in csv or parquet.
+
+Columns: ``path`` and, optionally, ``label`` (class name or number), ``label_id``, ``split``,
+``start`` and ``end`` (seconds, for clips inside a longer video); any others are kept by the file
+and ignored here. Relative paths start from ``root`` or from the folder of the manifest.
+"""
+
+import csv
+import os
+from collections import defaultdict
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from jaxvid.core.config import ConfigError, suggest
+
+
+@dataclass(frozen=True)
+class Row:
+    """One clip: resolved ``path``, seconds ``start`` to ``end`` (None = whole file), ``label``."""
+
+    key: str
+    path: str
+    label: int
+    start: float | None = None
+    end: float | None = None
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """The rows of one split.
+
+    Attributes:
+      origin: the file it was read from.
+      rows: clips in the order of the file.
+      class_names: names by label, over all splits; empty when the file has no labels.
+    """
+
+    origin: str
+    rows: tuple[Row, ...]
+    class_names: tuple[str, ...]
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+
+def read_table(path: str | os.PathLike) -> list[dict[str, str]]:
+    """Rows of a csv or parquet file as text by column name.
+
+    Raises:
+      ConfigError: no such file, unknown kind, no ``path`` column, no rows, ragged line.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise ConfigError(f"manifest '{path}': no such file")
+    if path.suffix == ".parquet":
+        import pyarrow.parquet as pq
+
+        table = pq.read_table(path).to_pylist()
+        rows = [{k: "" if v is None else str(v) for k, v in row.items()} for row in table]
+        columns = list(rows[0]) if rows else pq.read_schema(path).names
+    elif path.suffix == ".csv":
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            reader = csv.DictReader(file)
+            columns, rows = reader.fieldnames or [], []
+            for row in reader:
+                if None in row or None in row.values():
+                    raise ConfigError(
+                        f"{path} line {reader.line_num}: expected {len(columns)} values "
+                        f"({','.join(columns)})"
+                    )
+                rows.append(row)
+    else:
+        raise ConfigError(f"manifest '{path}': must end in .csv or .parquet")
+    if "path" not in columns:
+        raise ConfigError(f"{path} line 1: no column 'path'; it has: {', '.join(columns)}")
+    if not rows:
+        raise ConfigError(f"{path}: no rows")
+    return rows
+
+
+def load_manifest(
+    path: str | os.PathLike, split: str = "train", root: str = "", label_map: str = ""
+) -> Manifest:
+    """Rows of ``split``; without a ``split`` column every row belongs to "train".
+
+    Labels are numbered over all splits: by ``label_id`` if there is such a column, else by the line
+    of ``label_map``, else as they stand if all are whole numbers, else in the order of the names.
+
+    Args:
+      path: csv or parquet file.
+      split: value of the column ``split``.
+      root: folder of relative paths; "" = the folder of ``path``.
+      label_map: file with one class name per line, or "".
+
+    Raises:
+      ConfigError: with file and line, for a missing column, a bad label or a duplicate row; for an
+        unknown split, with the splits there are.
+    """
+    table = read_table(path)
+    labels, names = _labels(path, table, label_map)
+    folder = Path(root or Path(path).parent)
+    splits = sorted({row.get("split", "train") for row in table})
+    if split not in splits:
+        note = "" if "split" in table[0] else " (it has no column 'split')"
+        raise ConfigError(f"{path}: no split '{split}'{note}; {suggest(split, splits)}")
+    rows, lines = [], {}
+    for line, (row, label) in enumerate(zip(table, labels), start=2):
+        if row.get("split", "train") != split:
+            continue
+        if not row["path"]:
+            raise ConfigError(f"{path} line {line}: empty path")
+        start, end = (_seconds(path, line, row, name) for name in ("start", "end"))
+        if start is not None and end is not None and end <= start:
+            raise ConfigError(f"{path} line {line}: end {end} is not after start {start}")
+        key = row["path"] if start is end is None else f"{row['path']}@{start}-{end}"
+        if key in lines:
+            raise ConfigError(f"{path} line {line}: '{key}' is on line {lines[key]} already")
+        lines[key] = line
+        rows.append(Row(key, str(folder / row["path"]), label, start, end))
+    return Manifest(str(path), tuple(rows), names)
+
+
+def subset_rows(manifest: Manifest, share: float, seed: int) -> list[str]:
+    """Keys of a class-balanced subset: ``max(1, round(share * n_c))`` rows of every class c.
+
+    Drawn by a permutation of the sorted keys of the class, seeded by (seed, class).
+    """
+    classes = defaultdict(list)
+    for row in manifest.rows:
+        classes[row.label].append(row.key)
+    chosen = []
+    for label, keys in sorted(classes.items()):
+        order = np.random.default_rng((seed, label + 1)).permutation(len(keys))
+        keys = sorted(keys)
+        chosen += [keys[i] for i in order[: max(1, round(share * len(keys)))]]
+    return sorted(chosen)
+
+
+def take_subset(manifest: Manifest, share: float, seed: int, list_file: Path) -> Manifest:
+    """Subset of ``manifest`` kept by ``list_file`` (one key per line), written on first use.
+
+    Raises:
+      ConfigError: the list names rows that the manifest doesn't have.
+    """
+    if not list_file.is_file():
+        write_atomic(list_file, "\n".join(subset_rows(manifest, share, seed)) + "\n")
+    keys = list_file.read_text().splitlines()
+    strange = sorted(set(keys) - {row.key for row in manifest.rows})
+    if strange:
+        raise ConfigError(
+            f"{list_file}: '{strange[0]}' ({len(strange)} in all) is not a row of "
+            f"this split of {manifest.origin}; the list belongs to another manifest"
+        )
+    keep = set(keys)
+    rows = tuple(row for row in manifest.rows if row.key in keep)
+    return Manifest(manifest.origin, rows, manifest.class_names)
+
+
+def write_atomic(path: Path, text: str) -> None:
+    """Write ``text`` so that other processes see the whole file or none."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary.write_text(text)
+    temporary.replace(path)
+
+
+def _labels(path, table, label_map: str) -> tuple[list[int], tuple[str, ...]]:
+    """Label number of every row and the class names; -1 and () without labels."""
+    texts = [row.get("label", "") for row in table]
+    ids = [row.get("label_id", "") for row in table]
+    column = "label_id" if any(ids) else "label"
+    values = ids if any(ids) else texts
+    if not any(values):
+        return [-1] * len(table), ()
+    for line, value in enumerate(values, start=2):
+        if not value:
+            raise ConfigError(f"{path} line {line}: empty {column}, other rows have one")
+    if label_map:
+        names = tuple(n.strip() for n in Path(label_map).read_text().splitlines() if n.strip())
+        numbers = {name: i for i, name in enumerate(names)}
+        for line, text in enumerate(texts, start=2):
+            if text not in numbers:
+                raise ConfigError(f"{path} line {line}: label '{text}' is not in {label_map}")
+        return [numbers[text] for text in texts], names
+    if column == "label_id" or all(v.isdigit() for v in values):
+        return _numbered(path, values, texts)
+    names = tuple(sorted(set(values)))
+    numbers = {name: i for i, name in enumerate(names)}
+    return [numbers[v] for v in values], names
+
+
+def _numbered(path, values: list[str], texts: list[str]) -> tuple[list[int], tuple[str, ...]]:
+    """Labels that are numbers already, with the name that stands beside each."""
+    names = {}
+    for line, (value, text) in enumerate(zip(values, texts), start=2):
+        if not value.isdigit():
+            raise ConfigError(f"{path} line {line}: label '{value}' is not a number from 0 up")
+        known = names.setdefault(int(value), text or value)
+        if known != (text or value):
+            raise ConfigError(
+                f"{path} line {line}: label {value} is called '{text}' here and '{known}' before"
+            )
+    count = max(names) + 1
+    return [int(v) for v in values], tuple(names.get(i, str(i)) for i in range(count))
+
+
+def _seconds(path, line: int, row: dict[str, str], name: str) -> float | None:
+    """Value of a column of seconds, None where it is empty."""
+    text = row.get(name, "")
+    if not text:
+        return None
+    try:
+        return float(text)
+    except ValueError:
+        raise ConfigError(f"{path} line {line}: {name} '{text}' is not a number") from None

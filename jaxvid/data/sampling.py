@@ -1,0 +1,138 @@
+"""Plans: which frames of a video make a clip.
+
+The rules are those of the public video-MAE code, corner cases included. Every ``*_ids`` function is
+pure arithmetic on the length of the video and on the number drawn; ``sample_ids`` draws, and
+``fixed_ids`` gives the fixed clips of an evaluation.
+"""
+
+from collections.abc import Callable
+
+import numpy as np
+
+from jaxvid.core.config import choose
+
+
+def dense_ids(num_frames: int, frames: int, stride: int, start: int) -> np.ndarray:
+    """Pretraining walk: from ``start`` by ``stride``; near the end the current frame is repeated.
+
+    The walk steps from i to i + stride while i + stride <= num_frames - 2 (the public code counts
+    from 1, so the very last frame is never stepped onto).
+
+    Args:
+      num_frames: length of the video L.
+      frames, stride: clip length and step.
+      start: first frame, in [0, L - frames * stride], 0 for shorter videos.
+
+    Returns:
+      int64 (frames,).
+
+    >>> dense_ids(9, 4, 2, 0).tolist()
+    [0, 2, 4, 6]
+    >>> dense_ids(5, 4, 2, 0).tolist()
+    [0, 2, 2, 2]
+    """
+    ids = [start]
+    for _ in range(frames - 1):
+        ids.append(ids[-1] + stride if ids[-1] + stride <= num_frames - 2 else ids[-1])
+    return np.array(ids, np.int64)
+
+
+def dense_train_ids(num_frames: int, frames: int, stride: int, end: int) -> np.ndarray:
+    """Fine-tuning clip: ``frames`` points from ``end - frames * stride`` to ``end``, truncated.
+
+    The spacing is span / (frames - 1), a little more than the stride. Videos not longer than the
+    span give ``L // stride`` points over the whole video, then the last frame.
+
+    Args:
+      num_frames: length of the video L.
+      frames, stride: clip length and nominal step.
+      end: one past the last frame, in [span, L); not used for short videos.
+    """
+    span = frames * stride
+    if num_frames <= span:
+        points = np.linspace(0, num_frames, num_frames // stride)
+        points = np.concatenate([points, np.full(frames - len(points), num_frames)])
+        return np.clip(points, 0, num_frames - 1).astype(np.int64)
+    points = np.linspace(end - span, end, frames)
+    return np.clip(points, end - span, end - 1).astype(np.int64)
+
+
+def segment_ids(num_frames: int, frames: int, offsets: np.ndarray) -> np.ndarray:
+    """One frame of each of ``frames`` segments of ``L // frames`` frames (TSN).
+
+    Args:
+      num_frames: length of the video L; with L < frames the result is frame 0 throughout.
+      frames: number of segments.
+      offsets: (frames,) position inside each segment, in [0, L // frames).
+    """
+    size = num_frames // frames
+    if size == 0:
+        return np.zeros(frames, np.int64)
+    return np.arange(frames) * size + np.asarray(offsets, np.int64)
+
+
+def dense_test_ids(num_frames: int, frames: int, stride: int, clips: int) -> np.ndarray:
+    """Clips spread evenly over every stride-th frame, padded with the last of them.
+
+    Returns:
+      int64 (clips, frames); a single clip lies in the middle.
+    """
+    strided = np.arange(0, num_frames, stride)
+    strided = np.concatenate([strided, np.full(max(frames - len(strided), 0), strided[-1])])
+    room = len(strided) - frames
+    starts = [room // 2] if clips == 1 else [int(c * (room / (clips - 1))) for c in range(clips)]
+    return np.stack([strided[s : s + frames] for s in starts])
+
+
+def segment_test_ids(num_frames: int, frames: int, clips: int) -> np.ndarray:
+    """Clips that take one frame per segment, clip c a share c / clips into it.
+
+    For two clips these are the starts and the centres of the segments; a single clip takes the
+    centres.
+
+    Returns:
+      int64 (clips, frames).
+    """
+    tick = num_frames / frames
+    shares = [0.5] if clips == 1 else [c / clips for c in range(clips)]
+    return np.array([[int(tick * s + tick * x) for x in range(frames)] for s in shares], np.int64)
+
+
+def _sample_dense(rng: np.random.Generator, num_frames, frames, stride):
+    last = num_frames - frames * stride
+    return dense_ids(num_frames, frames, stride, int(rng.integers(last + 1)) if last > 0 else 0)
+
+
+def _sample_dense_train(rng: np.random.Generator, num_frames, frames, stride):
+    span = frames * stride
+    end = int(rng.integers(span, num_frames)) if num_frames > span else num_frames
+    return dense_train_ids(num_frames, frames, stride, end)
+
+
+def _sample_segments(rng: np.random.Generator, num_frames, frames, stride):
+    del stride
+    return segment_ids(num_frames, frames, rng.integers(max(num_frames // frames, 1), size=frames))
+
+
+def _segment_test(num_frames, frames, stride, clips):
+    del stride
+    return segment_test_ids(num_frames, frames, clips)
+
+
+PLANS: dict[str, tuple[Callable, Callable]] = {
+    "dense": (_sample_dense, dense_test_ids),
+    "dense_train": (_sample_dense_train, dense_test_ids),
+    "segments": (_sample_segments, _segment_test),
+}
+
+
+def sample_ids(
+    plan: str, rng: np.random.Generator, num_frames: int, frames: int, stride: int
+) -> np.ndarray:
+    """Frame numbers (frames,) of one training clip by the rule ``plan``."""
+    return choose(plan, PLANS, "plan")[0](rng, num_frames, frames, stride)
+
+
+def fixed_ids(plan: str, num_frames: int, frames: int, stride: int, clips: int = 1) -> np.ndarray:
+    """Frame numbers (clips, frames) of the fixed test clips that go with ``plan``."""
+    return choose(plan, PLANS, "plan")[1](num_frames, frames, stride, clips)

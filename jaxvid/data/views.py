@@ -1,0 +1,131 @@
+"""Crops of uint8 clips on the host; one crop serves all frames of a clip."""
+
+import math
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+
+from jaxvid.core.config import choose
+
+MULTI_SCALES = (1.0, 0.875, 0.75, 0.66)
+
+
+class Crop(NamedTuple):
+    """A box in pixels of the frame, and whether the result is mirrored."""
+
+    x: int
+    y: int
+    width: int
+    height: int
+    flip: bool = False
+
+
+def multi_scale_pairs(width: int, height: int, size: int) -> list[tuple[int, int]]:
+    """The 10 (width, height) crop sizes of MultiScaleCrop.
+
+    Sides are ``int(min(width, height) * s)`` for the four scales, a side nearer than 3 pixels to
+    ``size`` being set to it; scales of the two sides differ by at most one place in the list.
+    """
+    base = min(width, height)
+    sides = [int(base * s) for s in MULTI_SCALES]
+    sides = [size if abs(s - size) < 3 else s for s in sides]
+    # A tiny frame can't be cut at `size` when that is larger than the frame itself.
+    sides = [min(s, base) for s in sides]
+    return [(w, h) for i, h in enumerate(sides) for j, w in enumerate(sides) if abs(i - j) <= 1]
+
+
+def multi_scale_offsets(width: int, height: int, w: int, h: int) -> list[tuple[int, int]]:
+    """The 13 (x, y) positions of a w x h box: corners, centre, edge midpoints, quarter points."""
+    x, y = (width - w) // 4, (height - h) // 4
+    steps = [(0, 0), (4, 0), (0, 4), (4, 4), (2, 2)]
+    steps += [(0, 2), (4, 2), (2, 4), (2, 0), (1, 1), (3, 1), (1, 3), (3, 3)]
+    return [(a * x, b * y) for a, b in steps]
+
+
+def _multi_scale(rng, width, height, size, scale, ratio) -> Crop:
+    del scale, ratio
+    pairs = multi_scale_pairs(width, height, size)
+    w, h = pairs[rng.integers(len(pairs))]
+    x, y = multi_scale_offsets(width, height, w, h)[rng.integers(13)]
+    return Crop(x, y, w, h)
+
+
+def _rrc(rng, width, height, size, scale, ratio) -> Crop:
+    """Area share uniform in ``scale``, aspect ratio log-uniform in ``ratio``; ten attempts."""
+    del size
+    for _ in range(10):
+        area = width * height * rng.uniform(*scale)
+        aspect = math.exp(rng.uniform(math.log(ratio[0]), math.log(ratio[1])))
+        w, h = round(math.sqrt(area * aspect)), round(math.sqrt(area / aspect))
+        if 0 < w <= width and 0 < h <= height:
+            x, y = int(rng.integers(width - w + 1)), int(rng.integers(height - h + 1))
+            return Crop(x, y, w, h)
+    w = min(width, max(1, round(height * ratio[1])))
+    h = min(height, max(1, round(width / ratio[0])))
+    return Crop((width - w) // 2, (height - h) // 2, w, h)
+
+
+def _rrc_flip(rng, width, height, size, scale, ratio) -> Crop:
+    flip = bool(rng.random() < 0.5)
+    return _rrc(rng, width, height, size, scale, ratio)._replace(flip=flip)
+
+
+def _centre(rng, width, height, size, scale, ratio) -> Crop:
+    del rng, size, scale, ratio
+    side = min(width, height)
+    return Crop((width - side) // 2, (height - side) // 2, side, side)
+
+
+CROPS = {"multi_scale": _multi_scale, "rrc": _rrc, "rrc_flip": _rrc_flip, "centre": _centre}
+
+
+def sample_crop(
+    crop: str,
+    rng: np.random.Generator,
+    width: int,
+    height: int,
+    size: int,
+    scale: tuple[float, float] = (0.5, 1.0),
+    ratio: tuple[float, float] = (0.75, 4 / 3),
+) -> Crop:
+    """Draw the box of rule ``crop`` for frames of ``width`` x ``height`` and output ``size``."""
+    return choose(crop, CROPS, "crop")(rng, width, height, size, scale, ratio)
+
+
+def apply_crop(frames: np.ndarray, crop: Crop, size: int) -> np.ndarray:
+    """Cut ``crop`` out of uint8 (T, H, W, 3) and resize it to (T, size, size, 3)."""
+    box = frames[:, crop.y : crop.y + crop.height, crop.x : crop.x + crop.width]
+    box = resize(box, size, size)
+    return np.ascontiguousarray(box[:, :, ::-1]) if crop.flip else box
+
+
+def resize(frames: np.ndarray, width: int, height: int) -> np.ndarray:
+    """uint8 (T, H, W, 3) to (T, height, width, 3): area mean when shrinking, else bilinear."""
+    if frames.shape[1:3] == (height, width):
+        return np.ascontiguousarray(frames)
+    shrinks = height <= frames.shape[1] and width <= frames.shape[2]
+    out = np.empty((len(frames), height, width, frames.shape[3]), np.uint8)
+    for source, target in zip(frames, out):
+        mode = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
+        cv2.resize(source, (width, height), dst=target, interpolation=mode)
+    return out
+
+
+def crop_corners(height: int, width: int, size: int, count: int) -> list[tuple[int, int]]:
+    """(y, x) of ``count`` square crops along the longer side of a frame with short side ``size``.
+
+    Offsets are ``int(k * (long - short) / (count - 1))``; a single crop is central.
+    """
+    room = max(height, width) - size
+    steps = [room // 2] if count == 1 else [int(k * (room / (count - 1))) for k in range(count)]
+    return [(s, 0) if height > width else (0, s) for s in steps]
+
+
+def fixed_crops(frames: np.ndarray, size: int, count: int) -> np.ndarray:
+    """Short side to ``size``, then ``count`` square crops: (count, T, size, size, 3)."""
+    height, width = frames.shape[1:3]
+    scale = size / min(height, width)
+    frames = resize(frames, max(size, round(width * scale)), max(size, round(height * scale)))
+    corners = crop_corners(*frames.shape[1:3], size, count)
+    return np.stack([frames[:, y : y + size, x : x + size] for y, x in corners])
