@@ -6,6 +6,7 @@ from ml_collections import ConfigDict
 
 from configs.common import models
 from jaxvid.core.config import from_config, to_config
+from jaxvid.methods.maest import MAEST
 from jaxvid.methods.masked import VideoMAE
 
 
@@ -13,3 +14,11 @@ def videomae(**fields: Any) -> ConfigDict:
     """VideoMAE: ViT-B, tube mask, rho 0.9, normalised pixels; any field can be replaced."""
     fields = {"encoder": models.vit("B")} | fields
     return to_config(from_config(VideoMAE, fields, "methods.videomae"), name="videomae")
+
+
+def maest(**fields: Any) -> ConfigDict:
+    """MAE-ST: ViT-L, random mask, rho 0.9, learned separable positions, 8 target frames."""
+    encoder = models.vit("L", pos="separable", cls=True, qkv_bias="full")
+    return to_config(
+        from_config(MAEST, {"encoder": encoder} | fields, "methods.maest"), name="maest"
+    )

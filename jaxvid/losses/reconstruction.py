@@ -39,17 +39,28 @@ def pixel_target(patches: Array, kind: TargetKind = "norm") -> Array:
     return patches.reshape(*patches.shape[:2], -1)
 
 
-def joint_target(patches: Array) -> Array:
-    """What MAE-ST regresses: ``(x - mean) / sqrt(var + 1e-6)`` per token over pixels and channels.
+def joint_statistics(patches: Array) -> tuple[Array, Array]:
+    """Mean and ``sqrt(var + 1e-6)`` (unbiased) per token over pixels and channels, (B, N, 1)."""
+    x = patches.reshape(*patches.shape[:2], -1)
+    var = x.var(-1, ddof=1, keepdims=True)
+    return x.mean(-1, keepdims=True), jnp.sqrt(var + 1e-6)
+
+
+def joint_target(patches: Array, kind: TargetKind = "norm") -> Array:
+    """What MAE-ST regresses: one normalisation per token over pixels and channels together.
 
     Args:
       patches: (B, N, P, C), normalised as the network's input.
+      kind: "norm", or "pixel" for the input itself.
 
     Returns:
       (B, N, P*C).
     """
     x = patches.reshape(*patches.shape[:2], -1)
-    return (x - x.mean(-1, keepdims=True)) / jnp.sqrt(x.var(-1, ddof=1, keepdims=True) + 1e-6)
+    if kind == "pixel":
+        return x
+    mean, deviation = joint_statistics(patches)
+    return (x - mean) / deviation
 
 
 def token_loss(predicted: Array, target: Array, kind: ErrorKind = "mse") -> Array:

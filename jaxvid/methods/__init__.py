@@ -5,10 +5,12 @@ from typing import Any
 
 from jaxvid.core.config import ConfigError, choose, from_config
 from jaxvid.core.method import Method
+from jaxvid.methods.maest import MAEST
 from jaxvid.methods.masked import VideoMAE
 
 METHODS: dict[str, type[Method]] = {
     "videomae": VideoMAE,
+    "maest": MAEST,
 }
 
 

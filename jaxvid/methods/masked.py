@@ -1,6 +1,7 @@
 """Masked video autoencoders: the shared network and VideoMAE (fixed mask policies)."""
 
 import dataclasses
+import math
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
@@ -27,7 +28,7 @@ from jaxvid.masking.patterns import (
 )
 from jaxvid.models.decoder import Decoder
 from jaxvid.models.layers import fold_keys
-from jaxvid.models.patches import Grid, gather_tokens, patchify, token_grid, unpatchify
+from jaxvid.models.patches import Grid, Patch, gather_tokens, patchify, token_grid, unpatchify
 from jaxvid.models.vit import Encoder, VitConfig, vit_config
 
 
@@ -81,10 +82,8 @@ class MaskedAutoencoder(Method):
         """The encoder module."""
         return Encoder(self.encoder, True, self.dtype, self.scan, self.remat)
 
-    def decoder_net(self, channels: int = 3) -> Decoder:
-        """The decoder module for clips of ``channels``."""
-        t, h, w = self.encoder.patch
-        outputs = t * h * w * channels
+    def decoder_net(self, outputs: int) -> Decoder:
+        """The decoder module that predicts ``outputs`` numbers per token."""
         return Decoder(self.decoder_config(), outputs, self.dtype, self.scan, self.remat)
 
     def grid(self, video: Array) -> Grid:
@@ -97,13 +96,33 @@ class MaskedAutoencoder(Method):
         k_enc, k_dec = jax.random.split(key)
         index = jnp.zeros((video.shape[0], 1), jnp.int32)
         encoded = jnp.zeros((video.shape[0], 1, self.encoder.width))
-        encoder = self.encoder_net().init(k_enc, video)["params"]
-        decoder = self.decoder_net(video.shape[-1])
-        grid = self.grid(video)
+        clip, patch = self.scored_clip(video)
+        decoder = self.decoder_net(math.prod(patch) * clip.shape[-1])
         return {
-            "encoder": encoder,
-            "decoder": decoder.init(k_dec, encoded, index, index, grid)["params"],
+            "encoder": self.encoder_net().init(k_enc, video)["params"],
+            "decoder": decoder.init(k_dec, encoded, index, index, self.grid(video))["params"],
         }, {}
+
+    def scored_clip(self, video: Array) -> tuple[Array, Patch]:
+        """The frames that are regressed and the patch that gives them the grid of tokens."""
+        return video, self.encoder.patch
+
+    def make_target(self, patches: Array) -> Array:
+        """Normalised patches (B, N, P, C) to what is regressed, (B, N, P*C)."""
+        return pixel_target(self.unnormalise(patches), self.target)
+
+    def paint(self, predicted: Array, patches: Array) -> Array:
+        """Predictions to pixels in [0, 1], with what the target lacks taken from the true patches.
+
+        Args:
+          predicted: (B, N, P*C).
+          patches: the normalised truth (B, N, P, C).
+        """
+        predicted = predicted.reshape(patches.shape)
+        if self.target == "norm":
+            mean, std = patch_statistics(self.unnormalise(patches))
+            predicted = predicted * (std + 1e-6) + mean
+        return jnp.clip(predicted, 0.0, 1.0)
 
     def choose_mask(self, params: Tree, extra: Tree, batch: Batch) -> tuple[Mask, dict]:
         """Mask of every clip by the method's policy, and what the policy has to show.
@@ -135,9 +154,7 @@ class MaskedAutoencoder(Method):
         encoded = self.encoder_net().apply(
             {"params": params["encoder"]}, seen, keys, method="encode"
         )
-        outputs = params["decoder"]["head"]["bias"].shape[-1]
-        t, h, w = self.encoder.patch
-        decoder = self.decoder_net(outputs // (t * h * w))
+        decoder = self.decoder_net(params["decoder"]["head"]["bias"].shape[-1])
         return decoder.apply({"params": params["decoder"]}, encoded, *mask, grid)
 
     def per_token_loss(self, video: Array, predicted: Array, masked: Array) -> Array:
@@ -145,9 +162,8 @@ class MaskedAutoencoder(Method):
 
         The target is a constant: no gradient flows to the video through it.
         """
-        pixels = gather_tokens(patchify(lax.stop_gradient(video), self.encoder.patch), masked)
-        target = pixel_target(self.unnormalise(pixels.astype(jnp.float32)), self.target)
-        return token_loss(predicted, target, self.recon)
+        pixels = gather_tokens(patchify(*self.scored_clip(lax.stop_gradient(video))), masked)
+        return token_loss(predicted, self.make_target(pixels.astype(jnp.float32)), self.recon)
 
     def reconstruct(self, params: Tree, extra: Tree, batch: Batch, visible: Array) -> Array:
         """Mean reconstruction error (B,) of every clip for given visible indices (B, Nv).
@@ -180,26 +196,23 @@ class MaskedAutoencoder(Method):
         contrast of a patch, so those two are taken from the true patch.
 
         Returns:
-          "video" and "reconstruction" (B, T, H, W, C) in [0, 1], "mask" (B, N) bool, "error"
-          (B, N) (nan where visible), "grid", and what :meth:`choose_mask` shows.
+          "video" and "reconstruction" (B, T, H, W, C) in [0, 1] (the scored frames), "mask" (B, N)
+          bool, "error" (B, N) (nan where visible), "grid", what :meth:`choose_mask` shows.
         """
         video = batch["video"].astype(jnp.float32)
-        grid, patch = self.grid(video), self.encoder.patch
+        grid = self.grid(video)
         mask, shown = self.choose_mask(params, extra, batch)
         seen = self.tokenise(params, video, mask.visible)
         predicted = self.predict_masked(params, seen, mask, grid)
         error = self.per_token_loss(video, predicted, mask.masked)
 
-        patches = patchify(self.unnormalise(video), patch)
-        hidden = gather_tokens(patches, mask.masked)
-        predicted = predicted.reshape(hidden.shape)
-        if self.target == "norm":
-            mean, std = patch_statistics(hidden)
-            predicted = predicted * (std + 1e-6) + mean
+        clip, patch = self.scored_clip(video)
+        patches = patchify(clip, patch)
+        painted = self.paint(predicted, gather_tokens(patches, mask.masked))
         rows = jnp.arange(video.shape[0])[:, None]
-        filled = patches.at[rows, mask.masked].set(jnp.clip(predicted, 0.0, 1.0))
+        filled = self.unnormalise(patches).at[rows, mask.masked].set(painted)
         return {
-            "video": self.unnormalise(video),
+            "video": self.unnormalise(clip),
             "mask": indices_to_mask(mask.visible, patches.shape[1]),
             "reconstruction": unpatchify(filled, grid, patch),
             "error": jnp.full(patches.shape[:2], jnp.nan).at[rows, mask.masked].set(error),

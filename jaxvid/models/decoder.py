@@ -1,15 +1,13 @@
 """The light decoder of a masked autoencoder."""
 
-import functools
-
 import flax.linen as nn
 import jax.numpy as jnp
 from jax import Array
 
-from jaxvid.models.layers import Block, Blocks, xavier
-from jaxvid.models.patches import Grid
+from jaxvid.models.layers import xavier
+from jaxvid.models.patches import Grid, gather_tokens
 from jaxvid.models.posemb import PositionTable
-from jaxvid.models.vit import VitConfig
+from jaxvid.models.vit import VitConfig, make_blocks
 
 
 def cut_normal(std: float = 0.02):
@@ -39,10 +37,7 @@ class Decoder(nn.Module):
         self.embed = nn.Dense(c.width, use_bias=False, dtype=self.dtype, kernel_init=xavier)
         self.mask_token = self.param("mask_token", cut_normal(), (1, 1, c.width))
         self.pos_embed = PositionTable(c.pos, c.width)
-        block = functools.partial(
-            Block, c.heads, c.mlp_ratio, c.qkv_bias, c.norm_eps, 0.0, c.attention, self.dtype
-        )
-        self.blocks = Blocks(block, c.depth, 0.0, self.scan, self.remat)
+        self.blocks = make_blocks(c, self.dtype, self.scan, self.remat)
         self.norm = nn.LayerNorm(epsilon=c.norm_eps, dtype=self.dtype)
         self.head = nn.Dense(self.outputs, dtype=self.dtype, kernel_init=xavier)
 
@@ -66,3 +61,48 @@ class Decoder(nn.Module):
         seen = self.embed(encoded) + table[visible]
         hidden = self.mask_token.astype(self.dtype) + table[masked]
         return jnp.concatenate([seen, hidden], axis=1)
+
+
+class RasterDecoder(nn.Module):
+    """Decoder of MAE-ST: tokens back in raster order, learned positions, optional class token.
+
+    Attributes:
+      config: width, depth, heads and form; ``pos`` and ``cls`` as the encoder's.
+      outputs: numbers predicted per token.
+    """
+
+    config: VitConfig
+    outputs: int
+    dtype: str = "float32"
+    scan: bool = False
+    remat: str = "none"
+
+    def setup(self):
+        c = self.config
+        init = nn.initializers.normal(0.02)
+        self.embed = nn.Dense(c.width, dtype=self.dtype, kernel_init=xavier)
+        self.mask_token = self.param("mask_token", init, (1, 1, c.width))
+        self.pos_embed = PositionTable(c.pos, c.width)
+        if c.cls:
+            self.cls_token = self.param("cls_token", init, (1, 1, c.width))
+            self.cls_pos = self.param("cls_pos", init, (1, 1, c.width))
+        self.blocks = make_blocks(c, self.dtype, self.scan, self.remat)
+        self.norm = nn.LayerNorm(epsilon=c.norm_eps, dtype=self.dtype)
+        self.head = nn.Dense(self.outputs, dtype=self.dtype, kernel_init=xavier)
+
+    def __call__(self, encoded: Array, visible: Array, masked: Array, grid: Grid) -> Array:
+        """Predictions (B, Nm, outputs) f32 for the tokens ``masked`` (B, Nm)."""
+        x = self.blocks(self.assemble(encoded, visible, grid))
+        x = gather_tokens(x[:, 1:] if self.config.cls else x, masked)
+        return self.head(self.norm(x)).astype(jnp.float32)
+
+    def assemble(self, encoded: Array, visible: Array, grid: Grid) -> Array:
+        """Input of the first block, (B, N, width) or with the class token (B, 1 + N, width)."""
+        table = self.pos_embed(grid).astype(self.dtype)
+        rows = jnp.arange(encoded.shape[0])[:, None]
+        x = jnp.tile(self.mask_token.astype(self.dtype), (encoded.shape[0], table.shape[0], 1))
+        x = x.at[rows, visible].set(self.embed(encoded)) + table
+        if self.config.cls:
+            first = jnp.tile(self.cls_token + self.cls_pos, (encoded.shape[0], 1, 1))
+            x = jnp.concatenate([first.astype(x.dtype), x], axis=1)
+        return x

@@ -71,6 +71,20 @@ def vit_config(size: str = "B", **overrides: Any) -> VitConfig:
     return VitConfig(**{**choose(size, SIZES, "vit_config"), **overrides})
 
 
+def make_blocks(config: VitConfig, dtype: str, scan: bool, remat: str) -> Blocks:
+    """The stack of blocks that ``config`` describes."""
+    block = functools.partial(
+        Block,
+        heads=config.heads,
+        mlp_ratio=config.mlp_ratio,
+        qkv_bias=config.qkv_bias,
+        norm_eps=config.norm_eps,
+        impl=config.attention,
+        dtype=dtype,
+    )
+    return Blocks(block, config.depth, config.drop_path, scan, remat)
+
+
 class PatchEmbed(nn.Module):
     """Linear map of every tubelet (a convolution whose stride is its kernel)."""
 
@@ -115,10 +129,7 @@ class Encoder(nn.Module):
         c = self.config
         self.patch_embed = PatchEmbed(c.width, c.patch, self.dtype)
         self.pos_embed = PositionTable(c.pos, c.width)
-        block = functools.partial(
-            Block, c.heads, c.mlp_ratio, c.qkv_bias, c.norm_eps, 0.0, c.attention, self.dtype
-        )
-        self.blocks = Blocks(block, c.depth, c.drop_path, self.scan, self.remat)
+        self.blocks = make_blocks(c, self.dtype, self.scan, self.remat)
         if self.final_norm:
             self.norm = nn.LayerNorm(epsilon=c.norm_eps, dtype=self.dtype)
         if c.cls:
@@ -187,6 +198,10 @@ class Classifier(nn.Module):
         pooled = self.features(self.encoder(video, keys=keys))
         keys = fold_keys(keys, self.config.depth)
         return self.head(dropout(pooled.astype(jnp.float32), self.drop, keys, (0,)))
+
+    def tokens(self, video: Array, keys: Array | None = None) -> Array:
+        """Tokens (B, N, D) after the last block."""
+        return self.encoder(video, keys=keys)
 
     def features(self, tokens: Array) -> Array:
         """Pooled features (B, D) of tokens (B, N, D) after the last block."""

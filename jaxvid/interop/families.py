@@ -1,0 +1,138 @@
+"""Key maps: one per family of public PyTorch checkpoints."""
+
+from collections.abc import Iterable
+
+from jaxvid.core.config import choose
+from jaxvid.interop.rules import InteropError, Rule
+
+
+def _dense(torch: str, path: str) -> list[Rule]:
+    return [
+        Rule(f"{torch}.weight", f"{path}/kernel", "linear"),
+        Rule(f"{torch}.bias", f"{path}/bias"),
+    ]
+
+
+def _norm(torch: str, path: str) -> list[Rule]:
+    return [Rule(f"{torch}.weight", f"{path}/scale"), Rule(f"{torch}.bias", f"{path}/bias")]
+
+
+def _under(rules: Iterable[Rule], torch: str, path: str) -> list[Rule]:
+    return [rule.within(torch, path) for rule in rules]
+
+
+BLOCK = [
+    *_norm("norm1", "norm1"),
+    *_dense("attn.qkv", "attn/qkv"),
+    Rule("attn.q_bias", "attn/q_bias"),
+    Rule("attn.v_bias", "attn/v_bias"),
+    *_dense("attn.proj", "attn/proj"),
+    *_norm("norm2", "norm2"),
+    *_dense("mlp.fc1", "mlp/fc1"),
+    *_dense("mlp.fc2", "mlp/fc2"),
+]
+# MAE-ST keeps q, k and v apart; here they are columns of one matrix.
+SPLIT_BLOCK = [rule for rule in BLOCK if not rule.torch.startswith("attn.q")] + [
+    rule
+    for k, name in enumerate("qkv")
+    for rule in (
+        Rule(f"attn.{name}.weight", "attn/qkv/kernel", "linear", (k, 3)),
+        Rule(f"attn.{name}.bias", "attn/qkv/bias", "vector", (k, 3)),
+    )
+]
+PATCH_EMBED = [
+    Rule("patch_embed.proj.weight", "patch_embed/kernel", "conv"),
+    Rule("patch_embed.proj.bias", "patch_embed/bias"),
+]
+VIT = [
+    *PATCH_EMBED,
+    Rule("pos_embed", "pos_embed/table", "table"),
+    *_under(BLOCK, "blocks.{i}.", "blocks/"),
+    *_norm("norm", "norm"),
+]
+VIDEOMAE_PRETRAIN = [
+    *_under(VIT, "encoder.", "encoder/"),
+    Rule("encoder_to_decoder.weight", "decoder/embed/kernel", "linear"),
+    Rule("mask_token", "decoder/mask_token"),
+    *_under(BLOCK, "decoder.blocks.{i}.", "decoder/blocks/"),
+    *_norm("decoder.norm", "decoder/norm"),
+    *_dense("decoder.head", "decoder/head"),
+]
+VIDEOMAE_FINETUNE = [
+    *_under(VIT, "", "encoder/"),
+    *_norm("fc_norm", "fc_norm"),
+    *_dense("head", "head"),
+]
+ADAMAE_SAMPLER = [
+    Rule("pos_embed_probs", "pos_embed", "table"),
+    *_under(BLOCK, "get_token_probs.0.", "block/"),
+    *_dense("get_token_probs.1", "head"),
+]
+ADAMAE_PRETRAIN = [*VIDEOMAE_PRETRAIN, *_under(ADAMAE_SAMPLER, "encoder.", "sampler/")]
+
+
+def _separable(prefix: str) -> list[Rule]:
+    return [
+        Rule(f"{prefix}pos_embed_spatial", "pos_embed/space", "table"),
+        Rule(f"{prefix}pos_embed_temporal", "pos_embed/time", "table"),
+        Rule(f"{prefix}pos_embed_class", "cls_pos"),
+        Rule(f"{prefix}cls_token", "cls_token"),
+    ]
+
+
+MAEST_PRETRAIN = [
+    *_under(
+        [
+            *PATCH_EMBED,
+            *_separable(""),
+            *_under(SPLIT_BLOCK, "blocks.{i}.", "blocks/"),
+            *_norm("norm", "norm"),
+        ],
+        "",
+        "encoder/",
+    ),
+    *_under(_separable("decoder_"), "", "decoder/"),
+    *_dense("decoder_embed", "decoder/embed"),
+    Rule("mask_token", "decoder/mask_token"),
+    *_under(SPLIT_BLOCK, "decoder_blocks.{i}.", "decoder/blocks/"),
+    *_norm("decoder_norm", "decoder/norm"),
+    *_dense("decoder_pred", "decoder/head"),
+]
+
+FAMILIES: dict[str, list[Rule]] = {
+    "videomae_pretrain": VIDEOMAE_PRETRAIN,
+    "videomae_finetune": VIDEOMAE_FINETUNE,
+    "adamae_pretrain": ADAMAE_PRETRAIN,
+    "maest_pretrain": MAEST_PRETRAIN,
+}
+# Arrays of public checkpoints that carry no weights of their own: fixed sine-cosine tables.
+FIXED_TABLES = ("encoder.pos_embed", "decoder.pos_embed", "pos_embed")
+
+
+def detect_family(names: Iterable[str]) -> str:
+    """Family of a state dict by the names it has.
+
+    Fine-tuned VideoMAE and AdaMAE networks are the same: "videomae_finetune".
+
+    Raises:
+      InteropError: it is none of ``FAMILIES``.
+    """
+    names = set(names)
+    marks = {
+        "adamae_pretrain": "encoder.get_token_probs.1.weight",
+        "videomae_pretrain": "encoder_to_decoder.weight",
+        "maest_pretrain": "decoder_pos_embed_spatial",
+        "videomae_finetune": "blocks.0.attn.q_bias",
+    }
+    for family, mark in marks.items():
+        if mark in names:
+            return family
+    raise InteropError(
+        f"none of the known families ({', '.join(FAMILIES)}) has names such as "
+        f"{', '.join(sorted(names)[:3])}; name one with --family"
+    )
+
+
+def family_rules(family: str) -> list[Rule]:
+    """Rules of a family by name."""
+    return choose(family, FAMILIES, "family")
