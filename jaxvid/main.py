@@ -59,7 +59,7 @@ def main(argv: list[str]) -> None:
     from jaxvid.core.checkpoint import CheckpointError
     from jaxvid.core.config import ConfigError
     from jaxvid.data.decode import VideoError
-    from jaxvid.data.manifest import ManifestError
+    from jaxvid.data.pipeline import TooManyBadFiles
     from jaxvid.train import NonFiniteError, train
 
     try:
@@ -73,7 +73,9 @@ def main(argv: list[str]) -> None:
             evaluate_config(_CONFIG.value, _WORKDIR.value)
         else:
             train(_CONFIG.value, _WORKDIR.value)
-    except (ConfigError, CheckpointError, ManifestError, VideoError, NonFiniteError) as error:
+    except (
+        ConfigError, CheckpointError, VideoError, TooManyBadFiles, NonFiniteError
+    ) as error:  # fmt: skip
         print(f"\n{type(error).__name__}: {error}", file=sys.stderr)
         sys.exit(2)
 

@@ -15,10 +15,10 @@ from jaxvid.core.monitor import Profile, StopSignal, Window
 from jaxvid.core.run import Run, changed_fields
 from jaxvid.core.types import TrainState
 from jaxvid.core.writers import Terminal, Writer, read_json_lines
-from jaxvid.data.pipeline import make_train_batches
+from jaxvid.data.pipeline import make_eval_batches, make_train_batches
 from jaxvid.evals.api import EvalContext
 from jaxvid.evals.run import check_evals, due, format_table, run_evals
-from jaxvid.interop import read_checkpoint
+from jaxvid.viz.inspection import inspect_clips, save_inspection
 from jaxvid.viz.report import write_report
 
 FREE_TO_CHANGE = ("log_every", "max_skips", "profile", "allow_config_change", "max_seconds")
@@ -109,7 +109,7 @@ def loop(
             finished = step == total or out_of_time(run, window, step)
             last = stopping or finished
             if step % c.log_every == 0 or last:
-                figures = window.flush(batches.stats.bad_files)
+                figures = window.flush(batches.stats)
                 report(figures, step, writer, terminal)
                 if figures["skipped_in_a_row"] >= c.max_skips:
                     save(run, saver, state)
@@ -160,6 +160,9 @@ def evaluate(run: Run, state: TrainState, evaluators: Mapping, workdir: Path, te
                 run.config.batch_size,
             )  # fmt: skip
             terminal.print(format_table(run_evals(todo, context, step, workdir, weights)))
+    if hasattr(run.method, "inspect") and jax.process_count() == 1:
+        clips = next(make_eval_batches(run.data, run.views, run.data.eval_split, batch_size=4))
+        save_inspection(workdir, step, inspect_clips(run.method, state.params, state.extra, clips))
 
 
 def restore_or_init(run: Run, saver: Checkpointer):
@@ -186,7 +189,7 @@ def restore_or_init(run: Run, saver: Checkpointer):
     state = run.fresh_state()
     if not run.init_from:
         return state, "fresh", []
-    state, matches = init_from(state, run.init_from, read_checkpoint)
+    state, matches = init_from(state, run.init_from)
     if run.config.ema:
         state = state.replace(ema=state.params)
     state = jax.tree.map(jax.device_put, state, run.state_shardings)

@@ -2,6 +2,7 @@
 
 import importlib.metadata
 import platform
+import shlex
 import sys
 
 import jax
@@ -48,7 +49,7 @@ def make_banner(run: Run, flops: int, start: str, matches: list[tuple[str, str, 
     rows = [
         ("method", f"{c.method['name']}  ({run.method.dtype} compute, f32 parameters)"),
         ("data", f"{run.data.source} {run.data.manifest or run.data.level}"),
-        ("command", " ".join(sys.argv)),
+        ("command", shlex.join(["python", "-m", "jaxvid.main", *sys.argv[1:]])),
         ("batch", f"{c.batch_size} = {shards} shards x {c.accumulate} micro-batches x "
                   f"{c.batch_size // shards // c.accumulate}, repeat {run.data.repeat}"),
         ("length", f"{info.total_steps} steps = {info.total_steps / info.steps_per_epoch:.1f} "

@@ -199,9 +199,10 @@ def init_from(
                 flat[target] = np.asarray(value, flat[target].dtype)
                 matched += 1
         if not matched:
+            held = ", ".join(sorted({"/".join(path.split("/")[:2]) for path in source}))
             raise CheckpointError(
-                f"config.init_from: nothing in {checkpoint} matches '{regex}' -> '{prefix}' by path "
-                f"and shape; it holds {', '.join(sorted({'/'.join(p.split('/')[:2]) for p in source}))}"
+                f"config.init_from: nothing in {checkpoint} matches '{regex}' -> '{prefix}' by "
+                f"path and shape; it holds {held}"
             )
     both = trees.unflatten(flat)
     table = [(path, *status[path]) for path in flat] + unused

@@ -26,11 +26,18 @@ class Window:
         self._peak = peak_flops(run.mesh.devices.flat[0])
         self._metrics: list = []
         self._seconds = self._wait = 0.0
-        self._mark = time.monotonic()
+        self._mark, self._started = time.monotonic(), False
 
     def loaded(self) -> None:
-        """The batch is here; the time since the last mark was spent waiting for it."""
-        self._wait += self._lap()
+        """The batch is here; the time since the last mark was spent waiting for it.
+
+        The very first batch is start-up, not training.
+        """
+        if self._started:
+            self._wait += self._lap()
+        else:
+            self._started = True
+            self.skip()
 
     def add(self, metrics, compiled: bool) -> None:
         """Metrics of one step, still on the device; waits for the step before it.
@@ -57,7 +64,7 @@ class Window:
         self.train_seconds += lap
         return lap
 
-    def flush(self, bad_files: int) -> dict[str, float]:
+    def flush(self, loader: dict[str, int]) -> dict[str, float]:
         """Means over the window (last value of counters), speed, input-wait, MFU; starts anew."""
         values = jax.device_get(self._metrics)
         names = dict.fromkeys(name for metrics in values for name in metrics)
@@ -71,7 +78,7 @@ class Window:
         figures["train_seconds"] = self.train_seconds
         figures["clips_per_s"] = rate * self._run.config.batch_size
         figures["input_wait"] = self._wait / seconds
-        figures["bad_files"] = float(bad_files)
+        figures |= {name: float(value) for name, value in loader.items()}
         if self._peak:
             figures["mfu"] = self._flops * rate / self._peak / self._run.mesh.devices.size
         self._metrics, self._seconds, self._wait = [], 0.0, 0.0

@@ -18,7 +18,7 @@ from jaxvid.core.optim import OptimConfig, make_optimizer, make_schedule
 from jaxvid.core.sharding import MeshConfig
 from jaxvid.core.types import Objective, RunInfo, TrainState, View
 from jaxvid.data.config import DataConfig
-from jaxvid.data.pipeline import describe
+from jaxvid.data.pipeline import describe, resolve_views, steps_per_epoch
 from jaxvid.methods import make_method
 
 
@@ -90,18 +90,13 @@ class Run:
     def info(self) -> RunInfo:
         """Length of the run; reads the manifest."""
         c, examples = self.config, describe(self.data, self.data.train_split).num_examples
-        per_epoch = examples * self.data.repeat // c.batch_size
-        if per_epoch == 0:
-            raise ConfigError(
-                f"config.batch_size={c.batch_size} is larger than an epoch of "
-                f"{examples} videos x repeat {self.data.repeat}"
-            )
+        per_epoch = steps_per_epoch(self.data, examples, c.batch_size)
         return RunInfo(per_epoch, c.steps or max(1, round(c.epochs * per_epoch)), c.batch_size)
 
     @cached_property
     def views(self) -> dict[str, View]:
         """Views of the method with every field set."""
-        return {name: self.data.fill(view) for name, view in self.method.views().items()}
+        return resolve_views(self.data, self.method.views())
 
     @cached_property
     def abstract_batch(self) -> dict[str, jax.ShapeDtypeStruct]:

@@ -5,6 +5,7 @@ from jaxvid.evals.attentive import Attentive
 from jaxvid.evals.fewshot import FewShot
 from jaxvid.evals.knn import Knn
 from jaxvid.evals.linear import Linear
+from jaxvid.evals.motion import Motion
 from jaxvid.evals.reconstruction import Reconstruction
 from jaxvid.evals.retrieval import Retrieval
 from jaxvid.evals.spread import Spread
@@ -17,4 +18,5 @@ EVALS: dict[str, type[Evaluator]] = {
     "fewshot": FewShot,
     "attentive": Attentive,
     "reconstruction": Reconstruction,
+    "motion": Motion,
 }

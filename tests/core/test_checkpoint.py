@@ -123,5 +123,5 @@ def test_init_from_that_matches_nothing_is_an_error(tmp_path):
 def test_init_from_forms():
     assert expand_init_from("") == ()
     assert expand_init_from("run") == (("run", "params/", "params"),)
-    with pytest.raises(ConfigError, match="config.init_from"):
+    with pytest.raises(ConfigError, match=r"config.init_from"):
         expand_init_from((("run", "params/"),))
