@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
+from itertools import pairwise
 
 import av
 import numpy as np
@@ -199,7 +200,7 @@ def _index_from_frames(path) -> VideoIndex:
         except av.FFmpegError as error:
             raise VideoError(path, f"is damaged after frame {len(pts)}: {error}") from error
         time_base = stream.time_base
-    timed = bool(pts) and None not in pts and all(a < b for a, b in zip(pts, pts[1:]))
+    timed = bool(pts) and None not in pts and all(a < b for a, b in pairwise(pts))
     if not timed:
         return VideoIndex(np.arange(len(pts)), np.zeros(0, np.int64), time_base, False)
     return VideoIndex(np.array(pts, np.int64), np.array(keys, np.int64), time_base, True)

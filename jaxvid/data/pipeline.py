@@ -23,7 +23,7 @@ from jaxvid.core.types import View
 from jaxvid.data.config import DataConfig
 from jaxvid.data.decode import VideoError
 from jaxvid.data.sampling import PLANS, fixed_ids, sample_ids
-from jaxvid.data.sources import Record, make_source
+from jaxvid.data.sources import Record, Video, make_source
 from jaxvid.data.views import CROPS, apply_crop, fixed_crops, sample_crop
 
 _FOREVER = 2**40
@@ -367,22 +367,31 @@ class _EvalMaker(_Maker):
         return (*lead, view.frames, view.size, view.size, 3)
 
     def _cut(self, record: Record) -> dict[str, np.ndarray]:
-        total = record.video.num_frames()
-        plans = {
-            k: fixed_ids(v.plan, total, v.frames, v.stride, self.clips)
-            for k, v in self.views.items()
-        }
-        wanted = np.unique(np.concatenate([p.ravel() for p in plans.values()]))
-        frames = record.video.read(wanted, self.short_side(1.0))
-        out = {}
-        for name, plan in plans.items():
-            view = self.views[name]
-            cut = [
-                fixed_crops(frames[np.searchsorted(wanted, ids)], view.size, self.crops)
-                for ids in plan
-            ]
-            out[name] = np.concatenate(cut).reshape(self._shape(view))
-        return out
+        cut = cut_fixed(record.video, self.views, self.short_side(1.0), self.clips, self.crops)
+        return {k: v.reshape(self._shape(self.views[k])) for k, v in cut.items()}
+
+
+def cut_fixed(
+    video: Video, views: Mapping[str, View], short_side: int, clips: int, crops: int
+) -> dict[str, np.ndarray]:
+    """The fixed evaluation clips of one video, by view: uint8 (clips * crops, T, H, W, 3).
+
+    Args:
+      video: what to cut from; read once.
+      views: from :func:`resolve_views`.
+      short_side: of the frames as they are read, 0 for the size of the file.
+      clips, crops: as in :func:`make_eval_batches`; all crops of a clip stand together.
+    """
+    total = video.num_frames()
+    plans = {k: fixed_ids(v.plan, total, v.frames, v.stride, clips) for k, v in views.items()}
+    wanted = np.unique(np.concatenate([p.ravel() for p in plans.values()]))
+    frames = video.read(wanted, short_side)
+    out = {}
+    for name, plan in plans.items():
+        size = views[name].size
+        cut = [fixed_crops(frames[np.searchsorted(wanted, ids)], size, crops) for ids in plan]
+        out[name] = np.concatenate(cut)
+    return out
 
 
 @lru_cache(maxsize=4)

@@ -1,28 +1,23 @@
 """Sources: anything with ``__len__`` and ``__getitem__ -> Record``."""
 
+import glob
+import os
 import zlib
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
+import grain
 import numpy as np
 
-from jaxvid.core.config import ConfigError, choose
+from jaxvid.core.config import ConfigError, choose, suggest
 from jaxvid.data.config import DataConfig, cache_folder
 from jaxvid.data.decode import VideoError, VideoIndex, probe, read_frames
 from jaxvid.data.embedded import embedded_folder
+from jaxvid.data.images import DecodedFrames, EncodedFrames, FrameFolder, Video, unpack_clip
 from jaxvid.data.manifest import Manifest, load_manifest, take_subset
-
-
-class Video(Protocol):
-    """Frames by number; both methods raise :class:`VideoError` for damaged data."""
-
-    def num_frames(self) -> int: ...
-
-    def read(self, frame_ids: np.ndarray, short_side: int) -> np.ndarray:
-        """uint8 (T, H, W, 3); frames with a longer shorter side are shrunk to ``short_side``."""
-        ...
 
 
 class Record(NamedTuple):
@@ -67,17 +62,18 @@ class VideoFile:
 
 
 @dataclass(frozen=True)
-class VideoSource:
-    """Clips of the rows of a manifest."""
+class ManifestSource:
+    """Clips of the rows of a manifest, opened by ``opener(path, start, end)``."""
 
     manifest: Manifest
+    opener: Callable[[str, float | None, float | None], Video]
 
     def __len__(self) -> int:
         return len(self.manifest)
 
     def __getitem__(self, i: int) -> Record:
         row = self.manifest.rows[i]
-        return Record(row.key, row.label, VideoFile(row.path, row.start, row.end))
+        return Record(row.key, row.label, self.opener(row.path, row.start, row.end))
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -89,12 +85,7 @@ def split_manifest(data: DataConfig, split: str) -> Manifest:
     if data.source == "embedded":
         manifest = load_manifest(embedded_folder(data) / "manifest.csv", split)
     else:
-        if not data.manifest:
-            raise ConfigError(
-                f"config.data.manifest is empty; source '{data.source}' needs "
-                "--config.data.manifest=FILE (see python -m jaxvid.tools.make_manifest --help)"
-            )
-        manifest = load_manifest(data.manifest, split, data.root, data.label_map)
+        manifest = load_manifest(_required(data), split, data.root, data.label_map)
     if split == data.train_split and (data.subset < 1 or data.subset_list):
         manifest = take_subset(manifest, data.subset, data.subset_seed, _list_file(data, manifest))
     top = max(row.label for row in manifest.rows)
@@ -116,13 +107,105 @@ def _list_file(data: DataConfig, manifest: Manifest) -> Path:
     return cache_folder(data) / "subsets" / name
 
 
-def _manifest_source(data: DataConfig, split: str) -> VideoSource:
-    return VideoSource(split_manifest(data, split))
+def _video_source(data: DataConfig, split: str) -> ManifestSource:
+    return ManifestSource(split_manifest(data, split), VideoFile)
 
 
-SOURCES = {"embedded": _manifest_source, "video": _manifest_source}
+def _frames_source(data: DataConfig, split: str) -> ManifestSource:
+    return ManifestSource(split_manifest(data, split), FrameFolder)
+
+
+@dataclass(frozen=True)
+class PackedSource:
+    """ArrayRecord shards written by ``jaxvid.tools.pack_videos``."""
+
+    records: grain.sources.ArrayRecordDataSource
+    class_names: tuple[str, ...]
+
+    def __len__(self) -> int:
+        return len(self.records)
+
+    def __getitem__(self, i: int) -> Record:
+        name, label, images = unpack_clip(self.records[i])
+        return Record(name, label, EncodedFrames(name, images))
+
+
+def _array_record_source(data: DataConfig, split: str) -> PackedSource:
+    _whole_split_only(data)
+    pattern = _required(data).replace("{split}", split)
+    files = sorted(glob.glob(os.path.join(data.root, pattern)))
+    if not files:
+        raise ConfigError(f"config.data.manifest: no file matches '{pattern}' (split '{split}')")
+    names = Path(data.label_map) if data.label_map else Path(files[0]).with_name("classes.txt")
+    class_names = tuple(names.read_text().splitlines()) if names.is_file() else ()
+    return PackedSource(grain.sources.ArrayRecordDataSource(files), class_names)
+
+
+@dataclass(frozen=True)
+class TfdsSource:
+    """A TensorFlow Datasets ``data_source`` with the features "video" and, optionally, "label".
+
+    "video" holds encoded images (``Sequence(Text())`` of JPEG or PNG bytes) or decoded frames.
+    """
+
+    records: Sequence
+    name: str
+    class_names: tuple[str, ...]
+
+    def __len__(self) -> int:
+        return len(self.records)
+
+    def __getitem__(self, i: int) -> Record:
+        record, name = self.records[i], f"{self.name}[{i}]"
+        label = int(record["label"]) if self.class_names else -1
+        frames = record["video"]
+        if isinstance(frames, np.ndarray) and frames.ndim == 4:
+            return Record(name, label, DecodedFrames(name, frames))
+        return Record(name, label, EncodedFrames(name, tuple(frames)))
+
+
+def _tfds_source(data: DataConfig, split: str) -> TfdsSource:
+    import tensorflow_datasets as tfds  # a slow import that only this source needs
+
+    _whole_split_only(data)
+    builder = tfds.builder(_required(data), data_dir=data.root or None)
+    splits = list(builder.info.splits)
+    if split not in splits:
+        raise ConfigError(f"{builder.info.full_name}: no split '{split}'; {suggest(split, splits)}")
+    features = builder.info.features
+    if "video" not in features:
+        raise ConfigError(f"{builder.info.full_name}: no feature 'video', has {list(features)}")
+    names = tuple(features["label"].names) if "label" in features else ()
+    return TfdsSource(builder.as_data_source(split=split), builder.info.full_name, names)
+
+
+SOURCES = {
+    "embedded": _video_source,
+    "video": _video_source,
+    "frames": _frames_source,
+    "array_record": _array_record_source,
+    "tfds": _tfds_source,
+}
 
 
 def make_source(data: DataConfig, split: str):
-    """The records of ``split``, with ``class_names``."""
+    """The records of ``split``: ``len``, indexing and ``class_names``.
+
+    Raises:
+      ConfigError: no manifest given, unknown split, or what the manifest has wrong.
+    """
     return choose(data.source, SOURCES, "config.data.source")(data, split)
+
+
+def _required(data: DataConfig) -> str:
+    if not data.manifest:
+        raise ConfigError(
+            f"config.data.manifest is empty; source '{data.source}' needs "
+            "--config.data.manifest=... (see python -m jaxvid.tools.make_manifest --help)"
+        )
+    return data.manifest
+
+
+def _whole_split_only(data: DataConfig) -> None:
+    if data.subset < 1 or data.subset_list:
+        raise ConfigError(f"config.data.subset needs a manifest; source '{data.source}' has none")

@@ -1,0 +1,73 @@
+"""Small video files for tests; frame i carries i as a grey level in its left half."""
+
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+
+
+def numbered_frames(count: int, width: int = 64, height: int = 48) -> np.ndarray:
+    """uint8 (count, height, width, 3); frame i has the grey level 3 * i mod 250 on its left."""
+    x = np.linspace(0, 6 * np.pi, width)
+    frames = np.empty((count, height, width, 3), np.uint8)
+    for i in range(count):
+        frames[i] = (128 + 60 * np.sin(x + 0.4 * i))[None, :, None]
+        frames[i, :, : width // 2] = 3 * i % 250
+    return frames
+
+
+def write_video(
+    path: Path,
+    frames: np.ndarray,
+    *,
+    gop: int = 12,
+    options: dict | None = None,
+    pts: list[int] | None = None,
+    codec: str = "libx264",
+    pix_fmt: str = "yuv420p",
+) -> Path:
+    """Encode ``frames`` at 24 per second, or at ``pts`` in units of 1/240 s."""
+    with av.open(str(path), "w") as container:
+        settings = {"g": str(gop), "bf": "3", "threads": "1"} | (options or {})
+        stream = container.add_stream(codec, rate=24, options=settings)
+        stream.height, stream.width = frames.shape[1:3]
+        stream.pix_fmt = pix_fmt
+        if pts:
+            stream.codec_context.time_base = Fraction(1, 240)
+        for i, image in enumerate(frames):
+            frame = av.VideoFrame.from_ndarray(image, format="rgb24")
+            if pts:
+                frame.pts, frame.time_base = pts[i], Fraction(1, 240)
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+    return path
+
+
+def cut_video(source: Path, target: Path, first_key: int, offset: int) -> Path:
+    """Copy packets from key frame number ``first_key`` on, the first ``offset`` frames hidden.
+
+    The container then says "skip these" in an edit list, as stream-copied cuts do.
+    """
+    with av.open(str(source)) as old, av.open(str(target), "w") as new:
+        stream = old.streams.video[0]
+        copy = new.add_stream_from_template(stream)
+        packets = [p for p in old.demux(stream) if p.size]
+        keys = [i for i, p in enumerate(packets) if p.is_keyframe]
+        packets = packets[keys[first_key] :]
+        step = packets[0].duration
+        start = packets[0].pts + offset * step
+        for packet in packets:
+            packet.pts, packet.dts, packet.stream = packet.pts - start, packet.dts - start, copy
+            new.mux(packet)
+    return target
+
+
+def sequential(path: Path) -> list[np.ndarray]:
+    """All frames as PyAV decodes them from the start."""
+    with av.open(str(path), metadata_errors="replace") as container:
+        frames = container.decode(container.streams.video[0])
+        return [
+            np.rot90(frame.to_ndarray(format="rgb24"), round(frame.rotation / 90) % 4)
+            for frame in frames
+        ]
