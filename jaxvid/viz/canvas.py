@@ -13,8 +13,9 @@ from matplotlib.figure import Figure
 # Text and axes are drawn in this colour, which a page replaces by its own text colour, so one
 # figure reads well on a light and on a dark background.
 INK = "#16181d"
-# Okabe-Ito without its yellow and black: told apart by the colour-blind, legible on both themes.
-PALETTE = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00")
+# Okabe-Ito without its yellow and black, the blue lightened: told apart by the colour-blind,
+# legible on both themes.
+PALETTE = ("#2b8cd0", "#d55e00", "#009e73", "#cc79a7", "#8d80c9", "#b8860b")
 STYLE = {
     "font.size": 9.0,
     "text.color": INK,

@@ -64,9 +64,8 @@ def curve_figure(
     title: str,
     xlabel: str = "step",
     hues: Mapping[str, str] | None = None,
-    band: Mapping[str, np.ndarray] | None = None,
     marks: bool = False,
-    level: float | None = None,
+    levels: Mapping[str, float] | None = None,
     legend: bool = True,
     smoothed: bool = True,
 ) -> Figure:
@@ -78,9 +77,8 @@ def curve_figure(
       title: what y is.
       xlabel: what x is.
       hues: colour per name; default: the palette in order.
-      band: (n,) half width around a line, per name.
       marks: draw a dot at every value (evaluations are few).
-      level: height of a dashed line of reference (chance).
+      levels: names and heights of dashed lines of reference (chance).
       legend: whether several lines are named inside the panel.
       smoothed: draw a running mean over the values when there are many.
     """
@@ -93,19 +91,14 @@ def curve_figure(
             kind = {"color": hues[name], "label": name, "lw": 1.4}
             if marks:
                 kind |= {"marker": "o", "ms": 3.2}
-            if band and name in band:
-                kind_band = {"color": hues[name], "alpha": 0.18, "lw": 0}
-                ax.fill_between(x, y - band[name], y + band[name], **kind_band)
             if len(x) >= 60 and smoothed and not marks:
                 ax.plot(x, y, color=hues[name], alpha=0.3, lw=0.7)
                 y = smooth(y, max(3, len(x) // 25))
             ax.plot(x, y, **kind)
-        if level is not None:
+        for name, level in (levels or {}).items():
             ax.axhline(level, color=canvas.INK, lw=0.8, ls=(0, (4, 3)), alpha=0.7)
-            ax.annotate(
-                "chance", (1, level), xycoords=("axes fraction", "data"), ha="right", va="bottom",
-                fontsize=7.5, alpha=0.8,
-            )  # fmt: skip
+            place = {"xy": (1, level), "xycoords": ("axes fraction", "data")}
+            ax.annotate(name, **place, ha="right", va="bottom", fontsize=7.5, alpha=0.8)
         note = f"  ({broken} not finite)" if broken else ""
         ax.set_title(title + note, fontsize=9.5, loc="left")
         ax.set_xlabel(xlabel, fontsize=8, labelpad=1)
@@ -153,7 +146,12 @@ def eval_curves(run: RunFiles) -> dict[str, Figure]:
             if len(np.unique(np.concatenate([y for _, y in lines.values()]))) > 1 and (
                 max(len(x) for x, _ in lines.values()) > 1
             ):
-                chance = rows[-1]["metrics"].get("chance") if metric == "top1" else None
+                levels = chance_levels(rows[-1]["metrics"], metric)
                 title = f"{name} · {metric.replace('_', ' ')}"
-                figures[f"{name}/{metric}"] = curve_figure(lines, title, marks=True, level=chance)
+                figures[f"{name}/{metric}"] = curve_figure(lines, title, marks=True, levels=levels)
     return figures
+
+
+def chance_levels(metrics: Mapping[str, float], metric: str) -> dict[str, float]:
+    """The chance level of a metric as a line of reference: of top-1 accuracy, where it is known."""
+    return {"chance": metrics["chance"]} if metric == "top1" and "chance" in metrics else {}
