@@ -1,6 +1,6 @@
 """What an evaluator sees (``EvalContext``), what it returns, and the fields all of them share."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import ClassVar, NamedTuple
 
@@ -9,10 +9,18 @@ from jax.sharding import Mesh
 
 from jaxvid.core.config import ConfigError
 from jaxvid.core.method import Method
-from jaxvid.core.types import Tree
-from jaxvid.data import pipeline
+from jaxvid.core.types import Batch, Tree
+from jaxvid.data import pipeline, sources
 from jaxvid.data.config import DataConfig
-from jaxvid.evals.features import FeatureTable, TokenStore, encode_split
+from jaxvid.evals.features import (
+    FeatureTable,
+    TokenStore,
+    encode_split,
+    per_example,
+    sharded_batches,
+)
+
+BY_FILE = ("embedded", "video", "frames")  # sources with one manifest row per clip
 
 
 class EvalResult(NamedTuple):
@@ -43,6 +51,7 @@ class EvalContext:
       store: where tables of tokens go.
       keep_tokens: keep tokens whenever a split is encoded; set when a later evaluator needs them.
       cache: tables by (split, clips, crops).
+      missing: by split, positions of the videos that couldn't be read.
     """
 
     method: Method
@@ -55,6 +64,7 @@ class EvalContext:
     store: TokenStore = TokenStore()
     keep_tokens: bool = False
     cache: dict[tuple[str, int, int], FeatureTable] = field(default_factory=dict)
+    missing: dict[str, np.ndarray] = field(default_factory=dict)
 
     def features(
         self, split: str, *, tokens: bool = False, clips: int = 1, crops: int = 1
@@ -82,6 +92,7 @@ class EvalContext:
                 seed=self.seed,
                 store=self.store if tokens else None,
             )
+            self.missing[split] = self.cache[key].missing
         return self.cache[key]
 
     def labelled(self, where: str, *, tokens: bool = False, clips: int = 1, crops: int = 1):
@@ -94,20 +105,71 @@ class EvalContext:
         Raises:
           ConfigError: a split has examples without a label.
         """
-        splits = (self.data.train_split, self.data.eval_split)
-        infos = [pipeline.describe(self.data, split) for split in splits]
-        for split, info in zip(splits, infos):
-            if not info.has_labels:
-                raise ConfigError(f"{where}: split '{split}' of {self.data.manifest} has no labels")
+        infos = check_labels(self.data, where)
         train, test = (
-            self.features(split, tokens=tokens, clips=clips, crops=crops) for split in splits
+            self.features(split, tokens=tokens, clips=clips, crops=crops)
+            for split in (self.data.train_split, self.data.eval_split)
         )
         named = max(len(info.class_names or ()) for info in infos)
         return train, test, max(named, int(train.label.max()) + 1, int(test.label.max()) + 1)
 
-    def groups(self, split: str) -> np.ndarray | None:
-        """(n,) group of every example of ``split``; None where all stand for themselves."""
-        return None
+    def map_examples(
+        self, split: str, fn: Callable[[Batch], dict], *, clips: int = 1, crops: int = 1
+    ) -> dict[str, np.ndarray]:
+        """``fn`` of every example of ``split``, for evaluators that need more than features.
+
+        Args:
+          split: name of the split.
+          fn: sharded batch (with "video" uint8, "label", "index") to arrays with the batch axis
+            first.
+          clips, crops: views per video; above 1 "video" has a V axis.
+
+        Returns:
+          Those arrays, "label" and "index" over the whole split.
+        """
+        batches = sharded_batches(
+            self.method,
+            self.data,
+            self.mesh,
+            split,
+            batch_size=self.batch_size,
+            clips=clips,
+            crops=crops,
+            seed=self.seed,
+        )
+        count = pipeline.describe(self.data, split).num_examples
+        parts, missing = zip(*per_example(batches, fn, count, split))
+        self.missing[split] = np.concatenate(missing)
+        return {k: np.concatenate([part[k] for part in parts]) for k in parts[0]}
+
+    def groups(self, split: str, index: np.ndarray) -> np.ndarray | None:
+        """Group of each example: clips cut from one file belong together.
+
+        Args:
+          split: name of the split.
+          index: (n,) positions in it.
+
+        Returns:
+          (n,) int, or None for data that isn't listed by files.
+        """
+        if self.data.source not in BY_FILE:
+            return None
+        rows = sources.split_manifest(self.data, split).rows
+        return np.unique([rows[i].path for i in index], return_inverse=True)[1]
+
+
+def check_labels(data: DataConfig, where: str) -> list[pipeline.SplitInfo]:
+    """What the manifest says about the training and the evaluated split.
+
+    Raises:
+      ConfigError: one of them has no labels.
+    """
+    infos = []
+    for split in (data.train_split, data.eval_split):
+        infos.append(pipeline.describe(data, split))
+        if not infos[-1].has_labels:
+            raise ConfigError(f"{where}: split '{split}' of {data.manifest} has no labels")
+    return infos
 
 
 @dataclass(frozen=True)
@@ -121,6 +183,7 @@ class Evaluator:
     """
 
     uses_tokens: ClassVar[bool] = False
+    uses_labels: ClassVar[bool] = True
     needs: ClassVar[str] = "encode"  # the function of the method that it calls
 
     every_epochs: float = 0.0

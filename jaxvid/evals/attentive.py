@@ -172,7 +172,8 @@ class Attentive(Evaluator):
         if width % self.heads:
             raise ConfigError(f"attentive.heads={self.heads} must divide the width {width}")
         data = TokenData(train.tokens, train.valid, train.label, ctx.mesh)
-        out = held_out(train.label, self.held_out, ctx.seed, ctx.groups(ctx.data.train_split))
+        group = ctx.groups(ctx.data.train_split, train.index)
+        out = held_out(train.label, self.held_out, ctx.seed, group)
         if not out.any():
             raise ConfigError("attentive: every class of the training split has a single example")
         mean, std = data.statistics(np.arange(len(out)))

@@ -1,7 +1,7 @@
 """Encoding a whole split once: sharded jitted batches in, one table of features out."""
 
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import NamedTuple
@@ -15,7 +15,7 @@ from jax.sharding import Mesh
 from jaxvid.core.config import ConfigError
 from jaxvid.core.method import Method
 from jaxvid.core.sharding import host_rows, place_batch
-from jaxvid.core.types import Batch, Context, Features, Tree, View
+from jaxvid.core.types import Batch, Context, Tree, View
 from jaxvid.data import pipeline
 from jaxvid.data.config import DataConfig
 
@@ -29,6 +29,7 @@ class FeatureTable(NamedTuple):
       index: (n,) int32 manifest rows.
       tokens: (n, t, h, w, D) f16, clips of one video one after the other along t, or None.
       valid: (n, t) bool for clips of unequal length, or None.
+      missing: (m,) positions in the split of videos that can't be read; n + m is its size.
     """
 
     pooled: np.ndarray
@@ -36,6 +37,7 @@ class FeatureTable(NamedTuple):
     index: np.ndarray
     tokens: np.ndarray | None = None
     valid: np.ndarray | None = None
+    missing: np.ndarray = np.zeros(0, np.int32)
 
 
 @dataclass(frozen=True)
@@ -125,36 +127,89 @@ def gather(tree: Tree) -> Tree:
     return jax.tree.map(lambda x: multihost_utils.process_allgather(x, tiled=True), tree)
 
 
-@partial(jax.jit, static_argnames=("method", "views", "tokens"))
+@partial(jax.jit, static_argnames=("method", "tokens"))
 def encode_batch(
-    method: Method, params: Tree, extra: Tree, batch: Batch, *, views: int, tokens: bool
+    method: Method, params: Tree, extra: Tree, batch: Batch, *, tokens: bool
 ) -> dict[str, jax.Array]:
-    """``pooled`` (B, D) f32 averaged over ``views`` views, and ``tokens`` (B, t, h, w, D) f16.
+    """``pooled`` (B, D) f32 averaged over views, and ``tokens`` (B, t, h, w, D) f16.
 
     Args:
       method: whose ``encode`` is used.
       params, extra: its weights.
       batch: "video" (B, [V,] T, H, W, C) uint8.
-      views: V, 1 for a batch without a V axis.
       tokens: whether tokens are wanted.
     """
     video = batch["video"]
-    if video.ndim == 6:
-        video = video.reshape(-1, *video.shape[2:])
-    augmented = method.augment({"video": video}, eval_context())
-    found: Features = method.encode(params, extra, augmented)
-    pooled = found.pooled.astype(jnp.float32)
-    out = {"pooled": pooled.reshape(-1, views, pooled.shape[-1]).mean(axis=1)}
-    if tokens:
-        out["tokens"] = _join_clips(found.tokens.astype(jnp.float16), views)
-        if found.valid is not None:
-            out["valid"] = _join_clips(found.valid, views)
-    return out
+
+    def one(view):
+        found = method.encode(params, extra, method.augment({"video": view}, eval_context()))
+        out = {"pooled": found.pooled.astype(jnp.float32)}
+        if tokens:
+            out["tokens"] = found.tokens.astype(jnp.float16)
+            if found.valid is not None:
+                out["valid"] = found.valid
+        return out
+
+    if video.ndim == 5:
+        return one(video)
+    # View after view, so that memory doesn't grow with their number.
+    out = jax.lax.map(one, jnp.moveaxis(video, 1, 0))
+    pooled = out.pop("pooled").mean(axis=0)
+    return {"pooled": pooled} | {k: _join_clips(x) for k, x in out.items()}
 
 
-def _join_clips(x: jax.Array, views: int) -> jax.Array:
-    """(B * V, t, ...) to (B, V * t, ...)."""
-    return x.reshape(-1, views * x.shape[1], *x.shape[2:])
+def _join_clips(x: jax.Array) -> jax.Array:
+    """(V, B, t, ...) to (B, V * t, ...)."""
+    x = jnp.moveaxis(x, 0, 1)
+    return x.reshape(x.shape[0], -1, *x.shape[3:])
+
+
+def per_example(
+    batches: Iterator[Batch], fn: Callable[[Batch], dict[str, jax.Array]], count: int, split: str
+) -> Iterator[tuple[dict[str, np.ndarray], np.ndarray]]:
+    """``fn`` of every batch on the host, without the rows that only fill up a batch.
+
+    Args:
+      batches: of :func:`sharded_batches`.
+      fn: batch to arrays with the batch axis first.
+      count: size of the split.
+      split: its name, for messages.
+
+    Yields:
+      Arrays of ``fn``, "label" and "index" of the examples of one batch, and the positions in the
+      split of those that couldn't be read.
+
+    Raises:
+      RuntimeError: at the end, when the examples are not those of the manifest, each once.
+    """
+    start, seen = 0, []
+    for batch, out in _lagged(batches, fn):
+        rows = gather({**{k: batch[k] for k in ("label", "index", "valid")}, **out})
+        keep = rows.pop("valid")
+        position = start + np.arange(len(keep))
+        start += len(keep)
+        if keep[position >= count].any():
+            raise RuntimeError(f"split '{split}': more than the {count} examples of the manifest")
+        rows = {k: v[keep] for k, v in rows.items()}
+        seen.append(rows["index"])
+        yield rows, position[~keep & (position < count)].astype(np.int32)
+    if start < count:
+        raise RuntimeError(f"split '{split}': {start} examples came, the manifest has {count}")
+    seen = np.concatenate(seen)
+    if len(np.unique(seen)) != len(seen):
+        raise RuntimeError(f"split '{split}': some manifest rows were delivered twice")
+
+
+def _lagged(batches: Iterator[Batch], fn) -> Iterator[tuple[Mapping, Mapping]]:
+    """``(batch, fn(batch))`` one late, so that the device computes while the host loads."""
+    held = None
+    for batch in batches:
+        following = batch, fn(batch)
+        if held is not None:
+            yield held
+        held = following
+    if held is not None:
+        yield held
 
 
 def encode_split(
@@ -171,7 +226,7 @@ def encode_split(
     seed: int = 0,
     store: TokenStore | None = None,
 ) -> FeatureTable:
-    """Features of every example of ``split``; padding is dropped and the count is asserted.
+    """Features of every example of ``split``; the count is asserted.
 
     Args:
       method, params, extra: the frozen network.
@@ -185,55 +240,31 @@ def encode_split(
 
     Raises:
       ConfigError: the token table is too large.
-      RuntimeError: the loader delivered another number of examples than the manifest has, or
-        features are not finite.
+      RuntimeError: see :func:`per_example`; or features are not finite.
     """
     count = pipeline.describe(data, split).num_examples
-    found: dict[str, list[np.ndarray]] = {}
-    tokens, done = None, 0
-    for batch, out in _lagged(
-        sharded_batches(
-            method, data, mesh, split, batch_size=batch_size, clips=clips, crops=crops, seed=seed
-        ),
-        lambda b: encode_batch(
-            method, params, extra, b, views=clips * crops, tokens=store is not None
-        ),
-    ):
-        small = {k: batch[k] for k in ("label", "index", "valid")}
-        small, out = gather(small), gather(out)
-        keep = small.pop("valid")
-        out = {k: v[keep] for k, v in out.items()}
+    batches = sharded_batches(
+        method, data, mesh, split, batch_size=batch_size, clips=clips, crops=crops, seed=seed
+    )
+    encode = partial(encode_batch, method, params, extra, tokens=store is not None)
+    found: list[dict[str, np.ndarray]] = []
+    missing, tokens, done = [], None, 0
+    for rows, unread in per_example(batches, encode, count, split):
         if store is not None:
-            piece = out.pop("tokens")
+            piece = rows.pop("tokens")
             if tokens is None:
                 tokens = store.allocate((count, *piece.shape[1:]), f"split '{split}'")
             _check_finite(piece, "tokens in float16", split)
-            tokens[done : done + len(piece)] = piece[: count - done]
-        done += int(keep.sum())
-        pieces = {"pooled": out["pooled"], **{k: v[keep] for k, v in small.items()}}
-        if "valid" in out:
-            pieces["valid"] = out["valid"]
-        for name, value in pieces.items():
-            found.setdefault(name, []).append(value)
-    if done != count:
-        raise RuntimeError(f"split '{split}': encoded {done} examples, the manifest has {count}")
-    table = {k: np.concatenate(v) for k, v in found.items()}
-    if len(np.unique(table["index"])) != count:
-        raise RuntimeError(f"split '{split}': some manifest rows were delivered twice")
-    _check_finite(table["pooled"], "pooled features", split)
-    return FeatureTable(**table, tokens=tokens)
-
-
-def _lagged(batches: Iterator[Batch], fn) -> Iterator[tuple[Mapping, Mapping]]:
-    """``(batch, fn(batch))`` one late, so that the device computes while the host loads."""
-    held = None
-    for batch in batches:
-        following = batch, fn(batch)
-        if held is not None:
-            yield held
-        held = following
-    if held is not None:
-        yield held
+            tokens[done : done + len(piece)] = piece
+        _check_finite(rows["pooled"], "pooled features", split)
+        done += len(rows["index"])
+        found.append(rows)
+        missing.append(unread)
+    return FeatureTable(
+        **{k: np.concatenate([rows[k] for rows in found]) for k in found[0]},
+        tokens=None if tokens is None else tokens[:done],
+        missing=np.concatenate(missing),
+    )
 
 
 def _check_finite(value: np.ndarray, what: str, split: str) -> None:

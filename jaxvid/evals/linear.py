@@ -182,7 +182,8 @@ class Linear(Evaluator):
         train, test, classes = ctx.labelled("linear", clips=self.clips, crops=self.crops)
         mean, std = train.pooled.mean(axis=0), train.pooled.std(axis=0) + 1e-6
         x, x_test = (train.pooled - mean) / std, (test.pooled - mean) / std
-        out = held_out(train.label, self.held_out, ctx.seed, ctx.groups(ctx.data.train_split))
+        group = ctx.groups(ctx.data.train_split, train.index)
+        out = held_out(train.label, self.held_out, ctx.seed, group)
         if not out.any():
             raise ConfigError("linear: every class of the training split has a single example")
 

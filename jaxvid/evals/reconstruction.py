@@ -14,9 +14,8 @@ import numpy as np
 from jaxvid.core.config import ConfigError, choose
 from jaxvid.core.method import Method
 from jaxvid.core.types import Batch, Tree
-from jaxvid.data import pipeline
 from jaxvid.evals.api import EvalContext, EvalResult, Evaluator
-from jaxvid.evals.features import eval_context, gather, sharded_batches
+from jaxvid.evals.features import eval_context
 from jaxvid.masking.patterns import sample_mask
 
 PATTERNS = {"random": 0, "tube": 1}  # number = folded into the key, so patterns draw apart
@@ -70,6 +69,7 @@ class Reconstruction(Evaluator):
       rho: fraction of tokens hidden.
     """
 
+    uses_labels: ClassVar[bool] = False
     needs: ClassVar[str] = "reconstruct"
 
     patterns: tuple[str, ...] = ("random", "tube")
@@ -84,28 +84,16 @@ class Reconstruction(Evaluator):
             raise ConfigError("reconstruction: clips and crops must be 1")
 
     def run(self, ctx: EvalContext) -> EvalResult:
-        split, found = ctx.data.eval_split, []
-        for batch in sharded_batches(
-            ctx.method, ctx.data, ctx.mesh, split, batch_size=ctx.batch_size, seed=ctx.seed
-        ):
-            losses = masked_losses(
-                ctx.method,
-                ctx.params,
-                ctx.extra,
-                batch,
-                patterns=self.patterns,
-                rho=self.rho,
-                seed=ctx.seed,
-            )
-            rows = gather({"index": batch["index"], "valid": batch["valid"], **losses})
-            keep = rows.pop("valid")
-            found.append({k: v[keep] for k, v in rows.items()})
-        table = {k: np.concatenate([f[k] for f in found]) for k in found[0]}
-        count = pipeline.describe(ctx.data, split).num_examples
-        if len(table["index"]) != count:
-            raise RuntimeError(
-                f"split '{split}': scored {len(table['index'])} clips, the manifest has {count}"
-            )
+        losses = partial(
+            masked_losses,
+            ctx.method,
+            ctx.params,
+            ctx.extra,
+            patterns=self.patterns,
+            rho=self.rho,
+            seed=ctx.seed,
+        )
+        table = ctx.map_examples(ctx.data.eval_split, losses)
         per_example = {"index": table["index"]}
         per_example |= {f"loss_{p}": table[p] for p in self.patterns}
         metrics = {f"loss_{p}": float(np.mean(table[p], dtype=np.float64)) for p in self.patterns}

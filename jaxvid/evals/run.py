@@ -10,8 +10,10 @@ import jax
 import numpy as np
 
 from jaxvid.core.config import ConfigError, choose, from_config
+from jaxvid.core.method import Method
+from jaxvid.data.config import DataConfig
 from jaxvid.evals import EVALS
-from jaxvid.evals.api import EvalContext, EvalResult, Evaluator
+from jaxvid.evals.api import EvalContext, EvalResult, Evaluator, check_labels
 
 WEIGHTS = ("raw", "ema")
 
@@ -73,7 +75,8 @@ def run_evals(
       weights: "raw" or "ema": which weights ``ctx`` holds.
 
     Returns:
-      One row per evaluator: "step", "eval", "weights", "metrics", "seconds".
+      One row per evaluator: "step", "eval", "weights", "metrics", "seconds"; and "unreadable",
+      videos by split that couldn't be read and stand in no denominator, if there are any.
 
     Raises:
       ConfigError: see :func:`make_evaluators`.
@@ -94,6 +97,9 @@ def run_evals(
             "metrics": {k: float(v) for k, v in result.metrics.items()},
             "seconds": round(time.perf_counter() - start, 3),
         }
+        unread = {split: len(m) for split, m in ctx.missing.items() if len(m)}
+        if unread:
+            row["unreadable"] = unread
         rows.append(row)
         if workdir is not None and jax.process_index() == 0:
             _write(Path(workdir), row, result)
@@ -123,6 +129,8 @@ def format_table(rows: list[Mapping[str, Any]]) -> str:
             beside = "" if chance is None else f"{chance:.2f}"
             digits = f"{value:.2f}" if abs(value) >= 1 or value == 0 else f"{value:.4g}"
             lines.append(f"{row['eval']:<16}{row['weights']:<9}{name:<20}{digits:>10}{beside:>10}")
+    unread = {k: n for row in rows for k, n in row.get("unreadable", {}).items()}
+    lines += [f"note: {n} unreadable videos of '{k}' are not counted" for k, n in unread.items()]
     return "\n".join(lines)
 
 
@@ -133,11 +141,19 @@ def _chance(name: str, metrics: Mapping[str, float]) -> float | None:
     return metrics.get("chance") if name.startswith(("top1", "mean_class")) else None
 
 
-def check_evals(config: Mapping[str, Any], method: object, has_ema: bool) -> dict[str, Evaluator]:
+def check_evals(
+    config: Mapping[str, Any], method: Method, has_ema: bool, data: DataConfig | None = None
+) -> dict[str, Evaluator]:
     """Evaluators of ``config.evals``, checked at start-up against the run they will judge.
 
+    Args:
+      config: groups of ``config.evals``.
+      method: what will be judged.
+      has_ema: whether the run averages its weights.
+      data: the data set, to check that splits and labels are there; None skips that.
+
     Raises:
-      ConfigError: an evaluator asks for weights or abilities that the run doesn't have.
+      ConfigError: an evaluator asks for weights, abilities or labels that the run doesn't have.
     """
     evaluators = make_evaluators(config)
     for name, evaluator in evaluators.items():
@@ -151,4 +167,6 @@ def check_evals(config: Mapping[str, Any], method: object, has_ema: bool) -> dic
                 f"config.evals.{name}: method {type(method).__name__} has no "
                 f"'{evaluator.needs}'; leave this evaluator out"
             )
+        if data is not None and evaluator.uses_labels:
+            check_labels(data, f"config.evals.{name}")
     return evaluators

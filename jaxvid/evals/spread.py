@@ -1,6 +1,7 @@
 """Spread of the features: does the network tell examples apart at all?"""
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 
@@ -14,6 +15,8 @@ class Spread(Evaluator):
 
     See :func:`jaxvid.evals.metrics.feature_spread` for ``std``, ``effective_rank`` and ``norm``.
     """
+
+    uses_labels: ClassVar[bool] = False
 
     def run(self, ctx: EvalContext) -> EvalResult:
         table = ctx.features(ctx.data.eval_split, clips=self.clips, crops=self.crops)

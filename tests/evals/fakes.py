@@ -10,7 +10,7 @@ import numpy as np
 from jaxvid.core.method import Method
 from jaxvid.core.sharding import MeshConfig, make_mesh
 from jaxvid.core.types import Features, View
-from jaxvid.data import pipeline
+from jaxvid.data import pipeline, sources
 from jaxvid.data.config import DataConfig
 from jaxvid.evals.api import EvalContext
 
@@ -41,11 +41,13 @@ class FakeLoader:
 
     Attributes:
       splits: name -> (video (n, [V,] T, H, W, C) uint8, label (n,)).
+      unread: numbers of examples that can't be read.
       calls: splits asked for, in order.
     """
 
-    def __init__(self, splits, class_names=()):
-        self.splits, self.class_names, self.calls = splits, class_names, []
+    def __init__(self, splits, class_names=(), unread=()):
+        self.splits, self.class_names, self.unread = splits, class_names, unread
+        self.calls = []
 
     def describe(self, data, split):
         label = self.splits[split][1]
@@ -55,6 +57,10 @@ class FakeLoader:
             has_labels=bool((label >= 0).all()),
         )
 
+    def split_manifest(self, data, split):
+        count = len(self.splits[split][1])
+        return SimpleNamespace(rows=[SimpleNamespace(path=str(i)) for i in range(count)])
+
     def make_eval_batches(
         self, data, views, split, *, batch_size, clips=1, crops=1, seed=0, rows=None
     ):
@@ -62,7 +68,7 @@ class FakeLoader:
         video, label = self.splits[split]
         for start in range(0, len(label), batch_size):
             index = np.arange(start, start + batch_size)
-            valid = index < len(label)
+            valid = (index < len(label)) & ~np.isin(index, self.unread)
             source = np.minimum(index, len(label) - 1)
             batch = {
                 "video": video[source],
@@ -76,6 +82,7 @@ class FakeLoader:
         """Put this loader in the place of the real one."""
         monkeypatch.setattr(pipeline, "describe", self.describe)
         monkeypatch.setattr(pipeline, "make_eval_batches", self.make_eval_batches)
+        monkeypatch.setattr(sources, "split_manifest", self.split_manifest)
         return self
 
 

@@ -1,9 +1,12 @@
+from types import SimpleNamespace
+
 import jax
 import numpy as np
 import pytest
 
 from jaxvid.core.config import ConfigError
-from jaxvid.data import pipeline
+from jaxvid.data import pipeline, sources
+from jaxvid.data.config import DataConfig
 from jaxvid.evals.features import TokenStore
 from tests.evals.fakes import FakeLoader, PixelMethod, constant_clips, make_context
 
@@ -41,14 +44,57 @@ def test_a_lost_example_is_an_error(clips, monkeypatch):
     loader = loader_of(clips, monkeypatch)
     full = loader.describe
 
-    def one_more(data, split):
+    def two_more(data, split):
         info = full(data, split)
-        info.num_examples += 1
+        info.num_examples += 2
         return info
 
-    monkeypatch.setattr(pipeline, "describe", one_more)
-    with pytest.raises(RuntimeError, match="encoded 11 examples, the manifest has 12"):
+    monkeypatch.setattr(pipeline, "describe", two_more)
+    # Batches of 4 end at example 12; rows up to there may be unreadable files.
+    with pytest.raises(RuntimeError, match="12 examples came, the manifest has 13"):
+        make_context(devices=jax.devices()[:1]).features("test")
+
+
+def test_more_examples_than_the_manifest_has_are_an_error(clips, monkeypatch):
+    loader = loader_of(clips, monkeypatch)
+    info = loader.describe(None, "test")
+    info.num_examples = 10
+    monkeypatch.setattr(pipeline, "describe", lambda data, split: info)
+    with pytest.raises(RuntimeError, match="more than the 10 examples"):
         make_context().features("test")
+
+
+def test_an_example_that_comes_twice_is_an_error(clips, monkeypatch):
+    loader = loader_of(clips, monkeypatch)
+
+    def twice(*args, **kwargs):
+        for batch in loader.make_eval_batches(*args, **kwargs):
+            yield batch | {"index": np.minimum(batch["index"], 7)}
+
+    monkeypatch.setattr(pipeline, "make_eval_batches", twice)
+    with pytest.raises(RuntimeError, match="delivered twice"):
+        make_context().features("test")
+
+
+def test_unreadable_videos_are_left_out_and_named(clips, monkeypatch):
+    loader_of(clips, monkeypatch).unread = (3, 10)
+    context = make_context()
+    table = context.features("test", tokens=True)
+    np.testing.assert_array_equal(table.missing, [3, 10])
+    np.testing.assert_array_equal(table.index, [0, 1, 2, 4, 5, 6, 7, 8, 9])
+    np.testing.assert_array_equal(table.tokens, clips[table.index].astype(np.float16))
+    np.testing.assert_array_equal(context.missing["test"], [3, 10])
+
+
+def test_clips_of_one_file_are_one_group(clips, monkeypatch):
+    loader_of(clips, monkeypatch)
+    names = ["a.mp4", "b.mp4", "a.mp4"]
+    rows = SimpleNamespace(rows=[SimpleNamespace(path=name) for name in names])
+    monkeypatch.setattr(sources, "split_manifest", lambda data, split: rows)
+    context = make_context()
+    np.testing.assert_array_equal(context.groups("train", np.array([0, 2, 1])), [0, 0, 1])
+    context.data = DataConfig(source="tfds")
+    assert context.groups("train", np.array([0])) is None
 
 
 def test_views_are_averaged_and_tokens_follow_one_another(monkeypatch):

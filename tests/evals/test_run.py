@@ -7,10 +7,13 @@ import pytest
 from configs.common import evals as eval_configs
 from jaxvid.core.config import ConfigError
 from jaxvid.core.method import Method
+from jaxvid.data.config import DataConfig
 from jaxvid.evals import EVALS
 from jaxvid.evals.knn import Knn
 from jaxvid.evals.run import check_evals, due, format_table, make_evaluators, run_evals
 from tests.evals.fakes import FakeLoader, PixelMethod, constant_clips, make_context
+
+KINDS = tuple(name for name, cls in EVALS.items() if hasattr(PixelMethod, cls.needs))
 
 
 @pytest.fixture
@@ -25,7 +28,7 @@ def loader(monkeypatch):
 
 
 def test_every_evaluator_runs_from_its_config_and_writes(loader, tmp_path):
-    config = eval_configs.frozen(kinds=tuple(EVALS))
+    config = eval_configs.frozen(kinds=KINDS)
     config.linear.min_steps = config.attentive.min_steps = 5
     config.linear.epochs = config.attentive.epochs = 1.0
     config.reconstruction.rho = 0.5
@@ -55,6 +58,13 @@ def test_only_evaluators_of_these_weights_run(loader, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+def test_unreadable_videos_stand_in_the_row_and_below_the_table(loader):
+    loader.unread = (2,)
+    rows = run_evals({"spread": {}}, make_context(), 0, None)
+    assert rows[0]["unreadable"] == {"test": 1}
+    assert "1 unreadable videos of 'test'" in format_table(rows)
+
+
 def test_the_name_of_a_group_may_differ_from_its_type():
     found = make_evaluators({"one": {"type": "knn", "k": 1}, "knn": {}})
     assert found == {"one": Knn(k=1), "knn": Knn()}
@@ -69,10 +79,14 @@ def test_unknown_names_are_refused_where_they_stand():
         make_evaluators({"knn": {"weights": ("avg",)}})
 
 
-def test_start_up_refuses_what_the_run_cannot_give():
+def test_start_up_refuses_what_the_run_cannot_give(monkeypatch):
     with pytest.raises(ConfigError, match=r"config\.ema is 0"):
         check_evals({"knn": {"weights": ("raw", "ema")}}, PixelMethod(), has_ema=False)
     assert check_evals({"knn": {"weights": ("ema",)}}, PixelMethod(), has_ema=True)
+    unlabelled = (constant_clips([[1]]), np.array([-1]))
+    FakeLoader({"train": unlabelled, "test": unlabelled}).install(monkeypatch)
+    with pytest.raises(ConfigError, match=r"config\.evals\.knn: split 'train'.*no labels"):
+        check_evals({"spread": {}, "knn": {}}, PixelMethod(), False, DataConfig())
 
     @dataclass(frozen=True)
     class Plain(Method):
