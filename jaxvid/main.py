@@ -80,10 +80,26 @@ def main(argv: list[str]) -> None:
         sys.exit(2)
 
 
+def parse_flags(argv: list[str]) -> list[str]:
+    """Flags as absl parses them; what is wrong with them is said in one line."""
+    try:
+        rest = flags.FLAGS(argv)
+        _CONFIG.value.lock()  # a file that isn't there shows at the first access only
+        return rest
+    except (flags.Error, AttributeError, KeyError, TypeError, ValueError, OSError) as error:
+        # The parser quotes whole tracebacks of config files; the reason is their last line.
+        # ml_collections quotes its own messages once more.
+        lines = [line.strip() for line in str(error).replace("\\n", " ").strip().splitlines()]
+        reasons = [line for line in lines if "Error: " in line or "[Errno" in line]
+        reason = (reasons or [" ".join(lines)])[-1].replace("\\'", "'").strip("\"'")
+        print(f"jaxvid.main: {reason.removeprefix('jaxvid.core.config.')}", file=sys.stderr)
+        sys.exit(2)
+
+
 def run() -> None:
     """Console script."""
     flags.mark_flags_as_required(["config", "workdir"])
-    app.run(main)
+    app.run(main, flags_parser=parse_flags)
 
 
 if __name__ == "__main__":
