@@ -8,6 +8,7 @@ from configs.common import models
 from jaxvid.core.config import from_config, to_config
 from jaxvid.methods.maest import MAEST
 from jaxvid.methods.masked import VideoMAE
+from jaxvid.methods.supervised import Supervised
 
 
 def videomae(**fields: Any) -> ConfigDict:
@@ -22,3 +23,9 @@ def maest(**fields: Any) -> ConfigDict:
     return to_config(
         from_config(MAEST, {"encoder": encoder} | fields, "methods.maest"), name="maest"
     )
+
+
+def supervised(**fields: Any) -> ConfigDict:
+    """Fine-tuning: ViT-B, mixup, CutMix, RandAugment, erasing; ``num_classes`` must be given."""
+    fields = {"encoder": models.vit("B")} | fields
+    return to_config(from_config(Supervised, fields, "methods.supervised"), name="supervised")

@@ -3,6 +3,7 @@
 from jaxvid.evals.api import Evaluator
 from jaxvid.evals.attentive import Attentive
 from jaxvid.evals.fewshot import FewShot
+from jaxvid.evals.finetune import MultiView
 from jaxvid.evals.knn import Knn
 from jaxvid.evals.linear import Linear
 from jaxvid.evals.motion import Motion
@@ -19,4 +20,5 @@ EVALS: dict[str, type[Evaluator]] = {
     "attentive": Attentive,
     "reconstruction": Reconstruction,
     "motion": Motion,
+    "multiview": MultiView,
 }

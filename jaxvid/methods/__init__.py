@@ -7,10 +7,12 @@ from jaxvid.core.config import ConfigError, choose, from_config
 from jaxvid.core.method import Method
 from jaxvid.methods.maest import MAEST
 from jaxvid.methods.masked import VideoMAE
+from jaxvid.methods.supervised import Supervised
 
 METHODS: dict[str, type[Method]] = {
     "videomae": VideoMAE,
     "maest": MAEST,
+    "supervised": Supervised,
 }
 
 

@@ -1,0 +1,114 @@
+"""Test of a classifier on several clips and crops of every video."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import ClassVar
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxvid.core.config import ConfigError
+from jaxvid.core.method import Method
+from jaxvid.core.types import Batch, Tree
+from jaxvid.data import pipeline
+from jaxvid.evals.api import EvalContext, EvalResult, Evaluator
+from jaxvid.evals.features import eval_context, gather, sharded_batches
+from jaxvid.evals.metrics import classification_metrics, confusion_matrix, per_class_accuracy
+
+
+@partial(jax.jit, static_argnames=("method",))
+def video_probabilities(method: Method, params: Tree, extra: Tree, batch: Batch) -> jax.Array:
+    """Softmax averaged over the views of every video, (B, classes) f32.
+
+    Args:
+      method: whose ``predict`` gives "logits".
+      params, extra: its weights.
+      batch: "video" (B, [V,] T, H, W, C) uint8; views are taken one after the other, so that
+        memory doesn't grow with V.
+    """
+    video = batch["video"]
+    views = video[None] if video.ndim == 5 else jnp.moveaxis(video, 1, 0)
+
+    def one(view):
+        augmented = method.augment({"video": view}, eval_context())
+        logits = method.predict(params, extra, augmented)["logits"]
+        return jax.nn.softmax(logits.astype(jnp.float32), axis=-1)
+
+    return jax.lax.map(one, views).mean(axis=0)
+
+
+def judge(
+    probability: np.ndarray, label: np.ndarray, index: np.ndarray, names: Sequence[str] = ()
+) -> EvalResult:
+    """Metrics per video, per-class accuracy and confusion of class probabilities.
+
+    Args:
+      probability: (n, classes).
+      label: (n,) int.
+      index: (n,) manifest rows.
+      names: names of the classes.
+
+    Returns:
+      Metrics "top1", "top5", "mean_class", "chance" (percent; the first index wins ties); tables
+      "confusion" (row = true class), "per_class" (percent, nan without examples), "class_names".
+    """
+    metrics, correct = classification_metrics(probability, label)
+    prediction = probability.argmax(axis=1)
+    confusion = confusion_matrix(label, prediction, probability.shape[1])
+    return EvalResult(
+        metrics,
+        {"index": index, "label": label, "prediction": prediction, "correct": correct},
+        {
+            "confusion": confusion,
+            "per_class": per_class_accuracy(confusion),
+            "class_names": tuple(names),
+        },
+    )
+
+
+@dataclass(frozen=True)
+class MultiView(Evaluator):
+    """Accuracy of a classifier per video, softmax averaged over ``clips`` x ``crops`` views."""
+
+    needs: ClassVar[str] = "predict"
+
+    clips: int = 2
+    crops: int = 3
+
+    def run(self, ctx: EvalContext) -> EvalResult:
+        """Judge the weights of ``ctx``.
+
+        Raises:
+          ConfigError: no labels, or a label that the head has no class for.
+          RuntimeError: the loader delivered another number of videos than the manifest has.
+        """
+        split = ctx.data.eval_split
+        info = pipeline.describe(ctx.data, split)
+        if not info.has_labels:
+            raise ConfigError(f"multiview: split '{split}' of {ctx.data.manifest} has no labels")
+        pieces = []
+        for batch in sharded_batches(
+            ctx.method, ctx.data, ctx.mesh, split,
+            batch_size=ctx.batch_size, clips=self.clips, crops=self.crops, seed=ctx.seed,
+        ):  # fmt: skip
+            out = {name: batch[name] for name in ("label", "index", "valid")}
+            out["probability"] = video_probabilities(ctx.method, ctx.params, ctx.extra, batch)
+            out = gather(out)
+            keep = out.pop("valid")
+            pieces.append({name: value[keep] for name, value in out.items()})
+        table = {name: np.concatenate([p[name] for p in pieces]) for name in pieces[0]}
+        counts = len(table["index"]), len(np.unique(table["index"]))
+        if counts != (info.num_examples,) * 2:
+            raise RuntimeError(
+                f"split '{split}': {counts[0]} videos ({counts[1]} different) were judged, the "
+                f"manifest has {info.num_examples}"
+            )
+        classes = table["probability"].shape[1]
+        if table["label"].max() >= classes:
+            raise ConfigError(
+                f"multiview: split '{split}' has label {table['label'].max()}, the head only "
+                f"{classes} classes (method.num_classes)"
+            )
+        return judge(**table, names=info.class_names or ())

@@ -1,0 +1,147 @@
+"""Classification: fine-tuning, linear probing and training from scratch are one method."""
+
+import dataclasses
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from jaxvid.augment.colour import to_unit
+from jaxvid.augment.geometry import random_erase, random_flip
+from jaxvid.augment.mix import mix, sample_weight
+from jaxvid.augment.randaug import MAX_LEVEL, rand_augment
+from jaxvid.core.config import ConfigError
+from jaxvid.core.method import Method
+from jaxvid.core.types import Batch, Context, Features, LossOut, Objective, RunInfo, Tree
+from jaxvid.losses.classification import smooth_targets, soft_cross_entropy_loss
+from jaxvid.models.patches import token_grid
+from jaxvid.models.vit import Classifier, VitConfig, vit_config
+
+
+@dataclass(frozen=True)
+class Supervised(Method):
+    """Video transformer over all tokens, mean pooling, LayerNorm, linear head.
+
+    Started with ``init_from`` a pretraining run it takes over ``encoder/*`` (but not the encoder's
+    final norm, which it doesn't have). Linear probing is ``trains="(fc_norm|head)/.*"``.
+
+    Attributes:
+      encoder: the video transformer; its stochastic depth is set by ``drop_path``.
+      num_classes: classes of the data set.
+      drop_path: stochastic-depth rate of the last block, growing linearly from 0.
+      head_dropout: dropout before the head.
+      label_smoothing: share of the target spread over all classes.
+      mixup, cutmix: Beta parameters, 0 = off; ``switch_prob`` is the chance of CutMix if both are
+        on. Drawn once for the global batch.
+      flip: chance of a left-right flip; 0 for data whose labels name a direction.
+      randaug_layers, randaug_magnitude, randaug_std: RandAugment; 0 layers = off.
+      erasing: chance that a box is replaced by noise.
+      trains: regex of the parameters that are trained.
+    """
+
+    coupling: ClassVar[Literal["none", "batch"]] = "none"
+    needs_labels: ClassVar[bool] = True
+
+    encoder: VitConfig = vit_config("B")
+    num_classes: int = 0
+    drop_path: float = 0.1
+    head_dropout: float = 0.0
+    label_smoothing: float = 0.1
+    mixup: float = 0.8
+    cutmix: float = 1.0
+    switch_prob: float = 0.5
+    flip: float = 0.5
+    randaug_layers: int = 4
+    randaug_magnitude: float = 9.0
+    randaug_std: float = 0.5
+    erasing: float = 0.25
+    trains: str = ".*"
+
+    def __post_init__(self):
+        if self.num_classes < 2:
+            raise ConfigError(f"method.num_classes: got {self.num_classes}; set it to the data's")
+        if self.encoder.drop_path:
+            raise ConfigError("method.encoder.drop_path: set method.drop_path instead")
+        for name in ("drop_path", "head_dropout", "label_smoothing"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ConfigError(f"method.{name}: got {getattr(self, name)}; must be in [0, 1)")
+        for name in ("switch_prob", "flip", "erasing"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ConfigError(f"method.{name}: got {getattr(self, name)}; must be in [0, 1]")
+        for name in ("mixup", "cutmix", "randaug_layers", "randaug_std"):
+            if getattr(self, name) < 0:
+                raise ConfigError(f"method.{name}: got {getattr(self, name)}; can't be negative")
+        if not 0 <= self.randaug_magnitude <= MAX_LEVEL:
+            raise ConfigError(
+                f"method.randaug_magnitude: got {self.randaug_magnitude}; must be in "
+                f"[0, {MAX_LEVEL:g}]"
+            )
+
+    def objectives(self, run: RunInfo) -> tuple[Objective, ...]:
+        """One objective on what ``trains`` matches."""
+        del run
+        return (Objective(trains=self.trains),)
+
+    def net(self) -> Classifier:
+        """The network."""
+        encoder = dataclasses.replace(self.encoder, drop_path=self.drop_path)
+        return Classifier(
+            encoder,
+            self.num_classes,
+            self.head_dropout,
+            dtype=self.dtype,
+            scan=self.scan,
+            remat=self.remat,
+        )
+
+    def init(self, key: Array, batch: Batch) -> tuple[Tree, Tree]:
+        """Parameters ``encoder``, ``fc_norm`` and ``head``; no extra."""
+        return self.net().init(key, batch["video"])["params"], {}
+
+    def augment(self, batch: Batch, ctx: Context) -> Batch:
+        """Normalised clips; in training also augmented, mixed, and with soft "target" (B, K)."""
+        if not ctx.train:
+            return super().augment(batch, ctx)
+        randaug, flip, erase = jax.vmap(lambda k: jax.random.split(k, 3), out_axes=1)(batch["rng"])
+        video = to_unit(batch["video"])
+        if self.randaug_layers:
+            video = rand_augment(
+                video, randaug, self.randaug_magnitude, self.randaug_layers, self.randaug_std
+            )
+        if self.flip:
+            video = random_flip(video, flip, self.flip)
+        video = self.normalise(255.0 * video)
+        if self.erasing:
+            video = random_erase(video, erase, self.erasing)
+        target = smooth_targets(batch["label"], self.num_classes, self.label_smoothing)
+        if self.mixup or self.cutmix:
+            weight = sample_weight(
+                ctx.key, *video.shape[2:4], self.mixup, self.cutmix, self.switch_prob
+            )
+            video, target = mix(video, target, weight)
+        return {**batch, "video": video, "target": target}
+
+    def loss(self, params: Tree, extra: Tree, batch: Batch, ctx: Context, carry: Tree) -> LossOut:
+        """Cross entropy with the soft targets; "top1" counts hits of the heaviest class."""
+        logits = self.net().apply({"params": params}, batch["video"], batch["rng"])
+        hit = logits.argmax(axis=1) == batch["target"].argmax(axis=1)
+        loss = soft_cross_entropy_loss(logits, batch["target"]).mean()
+        return LossOut(loss, {"top1": 100.0 * hit.mean(dtype=jnp.float32)})
+
+    def encode(self, params: Tree, extra: Tree, batch: Batch) -> Features:
+        """Tokens after the last block and the normalised mean that the head reads."""
+        video, net = batch["video"], self.net()
+        grid = token_grid(video.shape, self.encoder.patch)
+
+        def both(net):
+            tokens = net.encoder(video)
+            return tokens, net.features(tokens)
+
+        tokens, pooled = net.apply({"params": params}, method=both)
+        return Features(tokens.reshape(-1, *grid, tokens.shape[-1]), pooled)
+
+    def predict(self, params: Tree, extra: Tree, batch: Batch) -> dict[str, Array]:
+        """ "logits" (B, num_classes) f32."""
+        return {"logits": self.net().apply({"params": params}, batch["video"])}
