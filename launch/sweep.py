@@ -1,0 +1,299 @@
+"""Many runs, one resumable command: ``python -m launch.sweep configs/sweeps/demo.py --out=runs/s``.
+
+A sweep file has ``get_sweep(arg="")`` that returns a dictionary:
+
+* ``runs``: list of dictionaries with ``name``, ``config`` (file, variant after a colon), optional
+  ``overrides`` (dotted config field -> value) and ``init_from`` (name of an earlier run of the
+  list, whose workdir of the same seed becomes ``config.init_from``);
+* optional ``seeds`` (default ``(0,)``), ``compare`` (names of the runs put side by side at the end;
+  default: those no other run starts from), ``floors`` (rows of reference: name -> value).
+
+Finished runs are skipped, interrupted ones resume, a failed run does not stop the others. For
+methods at equal optimiser steps set ``steps``; at equal training time set ``max_seconds`` too.
+"""
+
+import argparse
+import importlib.util
+import json
+import shlex
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from jaxvid.core.config import ConfigError, suggest
+
+PROGRAM = (sys.executable, "-m", "jaxvid.main")
+RUN_KEYS = ("name", "config", "overrides", "init_from")
+SWEEP_KEYS = ("runs", "seeds", "compare", "floors")
+
+
+@dataclass(frozen=True)
+class Job:
+    """One run of one seed.
+
+    Attributes:
+      name: of the run in the sweep file.
+      seed: of the run.
+      workdir: where it writes.
+      flags: command line of ``jaxvid.main``.
+      needs: workdir that it starts from, or None.
+    """
+
+    name: str
+    seed: int
+    workdir: Path
+    flags: tuple[str, ...]
+    needs: Path | None = None
+
+    @property
+    def record(self) -> dict[str, Any]:
+        """What an earlier call noted: status, seconds, flags; {} when it never ran."""
+        path = self.workdir / "sweep.json"
+        return json.loads(path.read_text()) if path.exists() else {}
+
+
+@dataclass
+class Stop:
+    """A request to stop: the run in progress is asked to save and leave."""
+
+    asked: threading.Event = field(default_factory=threading.Event)
+    child: subprocess.Popen | None = None
+
+    def __call__(self, number, frame) -> None:
+        self.asked.set()
+        if self.child is not None:
+            self.child.terminate()
+
+
+def read_sweep(path: str) -> dict[str, Any]:
+    """The checked dictionary of a sweep file, ``path`` with the argument after a colon.
+
+    Raises:
+      ConfigError: the file is missing, or a field is unknown, missing or refers to nothing.
+    """
+    name, _, arg = path.partition(":")
+    if not Path(name).is_file():
+        raise ConfigError(f"{name}: no such sweep file")
+    spec = importlib.util.spec_from_file_location("sweep_file", name)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    if not hasattr(module, "get_sweep"):
+        raise ConfigError(f"{name}: no function get_sweep(arg)")
+    sweep = module.get_sweep(arg)
+    _check_keys(sweep, SWEEP_KEYS, ("runs",), name)
+    seen: list[str] = []
+    for i, run in enumerate(sweep["runs"]):
+        where = f"{name}: runs[{i}]"
+        _check_keys(run, RUN_KEYS, ("name", "config"), where)
+        if run["name"] in seen:
+            raise ConfigError(f"{where}: the name '{run['name']}' is taken")
+        source = run.get("init_from")
+        if source and source not in seen:
+            raise ConfigError(f"{where}.init_from: no earlier '{source}'; {suggest(source, seen)}")
+        seen.append(run["name"])
+    for other in sweep.get("compare", ()):
+        if other not in seen:
+            raise ConfigError(f"{name}: compare: no run '{other}'; {suggest(other, seen)}")
+    return sweep
+
+
+def make_jobs(
+    sweep: Mapping[str, Any],
+    out: str | Path,
+    seeds: Sequence[int] | None = None,
+    overrides: Sequence[str] = (),
+) -> list[Job]:
+    """All runs in order: the whole list for one seed, then for the next.
+
+    Args:
+      sweep: of :func:`read_sweep`.
+      out: folder of the workdirs, ``<out>/<name>/seed<k>``.
+      seeds: instead of those of the sweep.
+      overrides: further ``field=value`` for every run, such as ``steps=10``.
+    """
+    jobs = []
+    for seed in sweep.get("seeds", (0,)) if seeds is None else seeds:
+        for run in sweep["runs"]:
+            workdir = Path(out) / run["name"] / f"seed{seed}"
+            values = {**run.get("overrides", {}), "seed": seed}
+            source = run.get("init_from")
+            needs = Path(out) / source / f"seed{seed}" if source else None
+            if needs:
+                values["init_from"] = str(needs)
+            flags = [f"--config={run['config']}", f"--workdir={workdir}"]
+            flags += [f"--config.{k}={v}" for k, v in values.items()]
+            flags += [f"--config.{text}" for text in overrides]
+            jobs.append(Job(run["name"], seed, workdir, tuple(flags), needs))
+    return jobs
+
+
+def run_job(job: Job, program: Sequence[str], stop: Stop) -> str:
+    """Run (or resume) one job and note the outcome in its workdir.
+
+    Returns:
+      "done", "failed", "interrupted" (it saved and will resume), "blocked" (what it starts from is
+      not done) or "changed" (it was done with other flags).
+    """
+    before = job.record
+    if before and before["flags"] != list(job.flags):
+        return "changed"
+    if before.get("status") == "done":
+        return "done"
+    if job.needs and _status(job.needs) != "done":
+        return "blocked"
+    job.workdir.mkdir(parents=True, exist_ok=True)
+    # The report is the last thing a finished run writes: one of an earlier attempt must not count.
+    report = job.workdir / "report.html"
+    report.unlink(missing_ok=True)
+    note = {"flags": list(job.flags), "seconds": before.get("seconds", 0.0)}
+    _write(job, {**note, "status": "interrupted"})
+    start = time.monotonic()
+    with (job.workdir / "log.txt").open("a") as log:
+        kind = {"stdout": log, "stderr": subprocess.STDOUT, "start_new_session": True}
+        stop.child = subprocess.Popen([*program, *job.flags], **kind)
+        if stop.asked.is_set():
+            stop.child.terminate()
+        code = stop.child.wait()
+        stop.child = None
+    note["seconds"] = round(note["seconds"] + time.monotonic() - start, 1)
+    if code == 0:
+        status = "done" if report.exists() else "interrupted"
+    else:
+        status = "interrupted" if stop.asked.is_set() else "failed"
+    _write(job, {**note, "status": status, "exit": code})
+    return status
+
+
+def run_sweep(jobs: Sequence[Job], program: Sequence[str] = PROGRAM) -> dict[Job, str]:
+    """Run all jobs one after the other; SIGTERM and SIGINT let the current one save, then stop."""
+    stop, outcome = Stop(), {}
+    old = {n: signal.signal(n, stop) for n in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        for i, job in enumerate(jobs, start=1):
+            if stop.asked.is_set():
+                outcome[job] = _status(job.workdir)
+                continue
+            was = job.record.get("status", "new")
+            print(f"[{i}/{len(jobs)}] {job.workdir} ({was})", flush=True)
+            outcome[job] = run_job(job, program, stop)
+            if outcome[job] != was:
+                print(f"    {outcome[job]} {_explain(job, outcome[job])}".rstrip(), flush=True)
+    finally:
+        for number, handler in old.items():
+            signal.signal(number, handler)
+    return outcome
+
+
+def format_outcome(outcome: Mapping[Job, str]) -> str:
+    """One line per run: status, time, workdir."""
+    lines = [f"{'status':<12}{'time':>10}  workdir"]
+    for job, status in outcome.items():
+        seconds = job.record.get("seconds")
+        shown = "–" if seconds is None else f"{seconds:.1f} s"
+        lines.append(f"{status:<12}{shown:>10}  {job.workdir}")
+    return "\n".join(lines)
+
+
+def compare(sweep: Mapping[str, Any], outcome: Mapping[Job, str], out: Path) -> str:
+    """Write ``<out>/compare.html`` from the finished runs; returns the text to print."""
+    # Imported late: listing and running jobs must not wait for JAX.
+    from jaxvid.viz.comparison import group_runs
+    from jaxvid.viz.comparison_page import write_page
+    from jaxvid.viz.runs import RunError
+
+    sources = {run.get("init_from") for run in sweep["runs"]}
+    leaves = [run["name"] for run in sweep["runs"] if run["name"] not in sources]
+    names = sweep.get("compare", leaves)
+    done = [
+        job.workdir for job, status in outcome.items() if status == "done" and job.name in names
+    ]
+    if not done:
+        return "nothing to compare: none of these runs is done: " + ", ".join(names)
+    try:
+        groups = group_runs(done, "workdir")
+        text = write_page(groups, out / "compare.html", sweep.get("floors"))
+    except RunError as error:
+        return f"no comparison: {error}"
+    return f"{text}\n\nwritten: {out / 'compare.html'}"
+
+
+def _check_keys(group: Mapping, valid: Sequence[str], need: Sequence[str], where: str) -> None:
+    for name in group:
+        if name not in valid:
+            raise ConfigError(f"{where}: no field '{name}'; {suggest(name, valid)}")
+    for name in need:
+        if not group.get(name):
+            raise ConfigError(f"{where}: '{name}' is missing")
+
+
+def _status(workdir: Path) -> str:
+    path = workdir / "sweep.json"
+    return json.loads(path.read_text())["status"] if path.exists() else "new"
+
+
+def _write(job: Job, record: Mapping[str, Any]) -> None:
+    partial = job.workdir / "sweep.json.partial"
+    partial.write_text(json.dumps(record, indent=1) + "\n")
+    partial.replace(job.workdir / "sweep.json")
+
+
+def _explain(job: Job, status: str) -> str:
+    """What a person needs to know about an outcome."""
+    if status == "done":
+        return f"in {job.record['seconds']} s"
+    if status == "blocked":
+        return f"because {job.needs} is {_status(job.needs)}"
+    if status == "changed":
+        old, new = job.record["flags"], job.flags
+        gone = " ".join(f for f in old if f not in new)
+        come = " ".join(f for f in new if f not in old)
+        return (
+            f"it ran with other flags (was: {gone or '–'}; now: {come or '–'}); use another --out"
+        )
+    if status == "failed":
+        tail = (job.workdir / "log.txt").read_text().splitlines()[-5:]
+        return f"(exit {job.record['exit']}), log.txt ends:\n" + "\n".join(
+            f"    | {t}" for t in tail
+        )
+    return "it saved its state; the same command goes on"
+
+
+def main(argv: list[str] | None = None, program: Sequence[str] = PROGRAM) -> int:
+    """Command line; returns 0 when every run is done."""
+    parser = argparse.ArgumentParser(
+        prog="python -m launch.sweep",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("sweep", help="sweep file, argument after a colon")
+    parser.add_argument("--out", required=True, help="folder of the workdirs and compare.html")
+    parser.add_argument("--seeds", help="such as 0,1,2; default: those of the sweep file")
+    parser.add_argument("--set", nargs="*", default=[], metavar="FIELD=VALUE", help="for all runs")
+    parser.add_argument("--dry-run", action="store_true", help="list the commands and leave")
+    args = parser.parse_args(argv)
+    try:
+        sweep = read_sweep(args.sweep)
+    except ConfigError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    seeds = None if args.seeds is None else [int(s) for s in args.seeds.split(",")]
+    jobs = make_jobs(sweep, args.out, seeds, args.set)
+    if args.dry_run:
+        for job in jobs:
+            print(f"{job.record.get('status', 'new'):<12} {shlex.join(['python', *program[1:]])}"
+                  f" {shlex.join(job.flags)}")  # fmt: skip
+        return 0
+    outcome = run_sweep(jobs, program)
+    print(format_outcome(outcome))
+    print(compare(sweep, outcome, Path(args.out)))
+    return 0 if all(status == "done" for status in outcome.values()) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

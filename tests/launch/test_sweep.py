@@ -1,0 +1,188 @@
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from jaxvid.core.config import ConfigError
+from launch import sweep
+
+ROOT = Path(__file__).parents[2]
+# Stands in for the training program: notes each call, writes a workdir, and obeys its overrides.
+FAKE = """
+import json, signal, sys, time
+from pathlib import Path
+flags = dict(a[2:].split("=", 1) for a in sys.argv[1:])
+work = Path(flags["workdir"]); work.mkdir(parents=True, exist_ok=True)
+calls = work / "calls"
+calls.write_text(str(int(calls.read_text()) + 1 if calls.exists() else 1))
+mode = flags.get("config.mode", "")
+if mode == "fail":
+    sys.exit("boom: something broke")
+if mode == "flaky" and calls.read_text() == "1":
+    sys.exit(0)
+if mode == "wait" and calls.read_text() == "1":
+    signal.signal(signal.SIGTERM, lambda *a: sys.exit(0))
+    (work / "ready").write_text("")
+    time.sleep(60)
+top1 = 50.0 + int(flags["config.seed"])
+config = {"method": {"name": flags["config"]}, "seed": int(flags["config.seed"])}
+(work / "config.json").write_text(json.dumps(config))
+row = {"step": 1, "eval": "knn", "weights": "raw", "metrics": {"top1": top1}}
+(work / "evals.jsonl").write_text(json.dumps(row) + "\\n")
+(work / "evals/1").mkdir(parents=True, exist_ok=True)
+import numpy as np
+np.savez(work / "evals/1/knn-raw.npz", index=np.arange(4), correct=np.arange(4) % 2 == 0)
+(work / "report.html").write_text("done")
+"""
+
+
+@pytest.fixture
+def program(tmp_path):
+    (tmp_path / "fake.py").write_text(FAKE)
+    return (sys.executable, str(tmp_path / "fake.py"))
+
+
+@pytest.fixture
+def write(tmp_path):
+    def write_sweep(runs, **rest):
+        path = tmp_path / "sweep_file.py"
+        path.write_text(f"def get_sweep(arg=''):\n    return { ({'runs': runs, **rest})!r}\n")
+        return str(path)
+
+    return write_sweep
+
+
+def calls(out, name, seed=0):
+    return int((out / name / f"seed{seed}" / "calls").read_text())
+
+
+def status(out, name, seed=0):
+    return json.loads((out / name / f"seed{seed}" / "sweep.json").read_text())["status"]
+
+
+def test_flags_stages_and_order_of_jobs(write):
+    runs = [
+        {"name": "pre", "config": "a.py:x", "overrides": {"method.rho": 0.9}},
+        {"name": "fine", "config": "b.py", "init_from": "pre"},
+    ]
+    jobs = sweep.make_jobs(sweep.read_sweep(write(runs, seeds=(3, 4))), "out", None, ["steps=5"])
+    assert [(j.name, j.seed) for j in jobs] == [("pre", 3), ("fine", 3), ("pre", 4), ("fine", 4)]
+    assert jobs[3].flags == (
+        "--config=b.py",
+        "--workdir=out/fine/seed4",
+        "--config.seed=4",
+        "--config.init_from=out/pre/seed4",
+        "--config.steps=5",
+    )
+    assert "--config.method.rho=0.9" in jobs[0].flags
+
+
+def test_finished_runs_are_skipped_and_compared(write, program, tmp_path, capsys):
+    path, out = write([{"name": "a", "config": "a"}, {"name": "b", "config": "b"}]), tmp_path / "o"
+    assert sweep.main([path, f"--out={out}", "--seeds=0,1"], program) == 0
+    assert "50.50 ± 0.71 (2)" in capsys.readouterr().out
+    assert (out / "compare.html").exists()
+    assert sweep.main([path, f"--out={out}", "--seeds=0,1,2"], program) == 0
+    assert [calls(out, "a", s) for s in (0, 1, 2)] == [1, 1, 1]
+    assert json.loads((out / "a/seed0/sweep.json").read_text())["seconds"] > 0
+
+
+def test_a_failed_run_is_reported_blocks_its_dependants_and_not_the_others(
+    write, program, tmp_path, capsys
+):
+    runs = [
+        {"name": "bad", "config": "a", "overrides": {"mode": "fail"}},
+        {"name": "child", "config": "a", "init_from": "bad"},
+        {"name": "good", "config": "a"},
+    ]
+    out = tmp_path / "o"
+    assert sweep.main([write(runs), f"--out={out}"], program) == 1
+    text = capsys.readouterr().out
+    assert "boom: something broke" in text
+    assert "failed (exit 1)" in text
+    assert "is failed" in text
+    assert status(out, "good") == "done"
+    assert not (out / "child").exists()
+    assert sweep.main([write(runs), f"--out={out}"], program) == 1
+    assert calls(out, "bad") == 2
+
+
+def test_leaving_with_zero_but_unfinished_means_resume(write, program, tmp_path):
+    path = write([{"name": "a", "config": "a", "overrides": {"mode": "flaky"}}])
+    out = tmp_path / "o"
+    assert sweep.main([path, f"--out={out}"], program) == 1
+    assert status(out, "a") == "interrupted"
+    assert sweep.main([path, f"--out={out}"], program) == 0
+    assert (status(out, "a"), calls(out, "a")) == ("done", 2)
+
+
+def test_other_flags_for_a_finished_run_are_refused(write, program, tmp_path, capsys):
+    out = tmp_path / "o"
+    assert sweep.main([write([{"name": "a", "config": "a"}]), f"--out={out}"], program) == 0
+    path = write([{"name": "a", "config": "a", "overrides": {"steps": 5}}])
+    assert sweep.main([path, f"--out={out}"], program) == 1
+    assert "now: --config.steps=5" in capsys.readouterr().out
+    assert calls(out, "a") == 1
+
+
+def test_sigterm_lets_the_run_save_and_the_same_command_goes_on(write, program, tmp_path):
+    runs = [
+        {"name": "a", "config": "a", "overrides": {"mode": "wait"}},
+        {"name": "b", "config": "b"},
+    ]
+    path, out = write(runs), tmp_path / "o"
+    code = (
+        "import sys; from launch import sweep;"
+        f"sys.exit(sweep.main([{path!r}, '--out={out}'], {program!r}))"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    child = subprocess.Popen([sys.executable, "-c", code], env=environment)
+    ready = out / "a" / "seed0" / "ready"
+    deadline = time.monotonic() + 60
+    while not ready.exists():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    child.send_signal(signal.SIGTERM)
+    assert child.wait(timeout=60) == 1
+    assert status(out, "a") == "interrupted"
+    assert not (out / "b").exists()
+    assert sweep.main([path, f"--out={out}"], program) == 0
+    assert status(out, "b") == "done"
+
+
+def test_dry_run_lists_and_starts_nothing(write, program, tmp_path, capsys):
+    path = write([{"name": "a", "config": "c.py:small, x"}])
+    assert sweep.main([path, f"--out={tmp_path / 'o'}", "--dry-run"], program) == 0
+    line = capsys.readouterr().out
+    assert line.startswith("new")
+    assert "'--config=c.py:small, x'" in line
+    assert not (tmp_path / "o").exists()
+
+
+@pytest.mark.parametrize(
+    "runs, rest, message",
+    [
+        ([{"name": "a"}], {}, "'config' is missing"),
+        ([{"name": "a", "config": "c", "overide": {}}], {}, "did you mean 'overrides'"),
+        ([{"name": "a", "config": "c"}] * 2, {}, "is taken"),
+        ([{"name": "a", "config": "c", "init_from": "pre"}], {}, "no earlier 'pre'"),
+        ([{"name": "abc", "config": "c"}], {"compare": ["abd"]}, "did you mean 'abc'"),
+        ([], {}, "'runs' is missing"),
+    ],
+)
+def test_mistakes_in_a_sweep_file_are_named(write, runs, rest, message):
+    with pytest.raises(ConfigError, match=message):
+        sweep.read_sweep(write(runs, **rest))
+
+
+def test_stored_sweeps_are_valid():
+    files = [p for p in (ROOT / "configs/sweeps").glob("*.py") if p.name != "__init__.py"]
+    assert files
+    for path in files:
+        jobs = sweep.make_jobs(sweep.read_sweep(str(path)), "out")
+        assert all((ROOT / j.flags[0].split("=", 1)[1].split(":")[0]).is_file() for j in jobs)
