@@ -1,0 +1,51 @@
+import numpy as np
+import pytest
+
+from jaxvid.core.config import ConfigError
+from jaxvid.data.sampling import PLANS, fixed_ids, sample_ids
+
+
+@pytest.mark.parametrize("plan", PLANS)
+@pytest.mark.parametrize("length", [1, 2, 5, 7, 31, 32, 33, 100])
+def test_plans_stay_inside_the_video(plan, length):
+    rng = np.random.default_rng(0)
+    for _ in range(20):
+        ids = sample_ids(plan, rng, length, 8, 4)
+        assert ids.shape == (8,)
+        assert 0 <= ids.min()
+        assert ids.max() < length
+        assert (np.diff(ids) >= 0).all()
+    for clips in (1, 2, 5):
+        ids = fixed_ids(plan, length, 8, 4, clips)
+        assert ids.shape == (clips, 8)
+        assert ids.max() < length
+
+
+def test_dense_start_is_uniform_over_all_places():
+    rng = np.random.default_rng(0)
+    starts = [sample_ids("dense", rng, 36, 8, 4)[0] for _ in range(500)]
+    counts = np.bincount(starts)
+    assert len(counts) == 36 - 32 + 1
+    assert counts.min() > 60
+
+
+def test_dense_steps_by_the_stride():
+    ids = sample_ids("dense", np.random.default_rng(1), 100, 8, 4)
+    assert (np.diff(ids) == 4).all()
+
+
+def test_segments_take_one_frame_of_each_part():
+    ids = sample_ids("segments", np.random.default_rng(1), 26, 8, 1)
+    assert (ids // 3 == np.arange(8)).all()
+
+
+def test_centre_clips():
+    # 40 frames: every second one is 20 long, 8 of them from place 6 on.
+    assert fixed_ids("dense", 40, 8, 2)[0].tolist() == list(range(12, 28, 2))
+    assert fixed_ids("segments", 40, 8, 1)[0].tolist() == [2, 7, 12, 17, 22, 27, 32, 37]
+    assert fixed_ids("dense", 5, 4, 2)[0].tolist() == [0, 2, 4, 4]
+
+
+def test_unknown_plan_lists_the_plans():
+    with pytest.raises(ConfigError, match=r"did you mean 'dense'.*segments"):
+        sample_ids("dens", np.random.default_rng(0), 10, 4, 1)

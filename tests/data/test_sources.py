@@ -1,0 +1,148 @@
+from dataclasses import replace
+
+import cv2
+import numpy as np
+import pytest
+from array_record.python.array_record_module import ArrayRecordWriter
+
+from jaxvid.core.config import ConfigError
+from jaxvid.core.types import View
+from jaxvid.data.decode import VideoError
+from jaxvid.data.images import EncodedFrames, FrameFolder, pack_clip
+from jaxvid.data.pipeline import describe, make_eval_batches, make_train_batches
+from jaxvid.data.sources import SOURCES, make_source
+from tests.data.videos import numbered_frames
+
+
+def png(image: np.ndarray) -> bytes:
+    return cv2.imencode(".png", image[..., ::-1])[1].tobytes()
+
+
+@pytest.fixture
+def clips() -> list[np.ndarray]:
+    return [numbered_frames(12) // 2 + 20 * i for i in range(3)]
+
+
+@pytest.fixture
+def frames(tiny, clips, tmp_path):
+    lines = ["path,label,split"]
+    for i, clip in enumerate(clips):
+        (tmp_path / f"c{i}").mkdir()
+        for t, image in enumerate(clip):
+            (tmp_path / f"c{i}" / f"{t + 1}.png").write_bytes(png(image))
+        lines.append(f"c{i},n{i},test")
+    (tmp_path / "m.csv").write_text("\n".join(lines) + "\n")
+    return replace(tiny, source="frames", manifest=str(tmp_path / "m.csv"), short_side=-1)
+
+
+@pytest.fixture
+def packed(tiny, clips, tmp_path):
+    writer = ArrayRecordWriter(str(tmp_path / "test-00.array_record"), "group_size:1")
+    for i, clip in enumerate(clips):
+        writer.write(pack_clip(f"c{i}", i, [png(image) for image in clip]))
+    writer.close()
+    (tmp_path / "classes.txt").write_text("n0\nn1\nn2\n")
+    manifest = str(tmp_path / "{split}-*.array_record")
+    return replace(tiny, source="array_record", manifest=manifest, short_side=-1)
+
+
+@pytest.fixture
+def tfds_data(tiny, clips, tmp_path):
+    tfds = pytest.importorskip("tensorflow_datasets")
+
+    class Clips(tfds.core.GeneratorBasedBuilder, skip_registration=True):
+        VERSION = tfds.core.Version("1.0.0")
+        url_infos = {}
+
+        def _info(self):
+            features = {
+                "video": tfds.features.Sequence(tfds.features.Text()),
+                "label": tfds.features.ClassLabel(names=["n0", "n1", "n2"]),
+            }
+            return self.dataset_info_from_configs(
+                features=tfds.features.FeaturesDict(features), description="clips"
+            )
+
+        def _split_generators(self, manager):
+            return {"test": self._generate_examples()}
+
+        def _generate_examples(self):
+            for i, clip in enumerate(clips):
+                yield i, {"video": [png(image) for image in clip], "label": i}
+
+    Clips(data_dir=str(tmp_path), file_format="array_record").download_and_prepare()
+    return replace(tiny, source="tfds", manifest="clips", root=str(tmp_path), short_side=-1)
+
+
+@pytest.mark.parametrize("kind", ["frames", "packed", "tfds_data"])
+def test_sources_of_images_give_the_same_clips(kind, clips, request):
+    data = request.getfixturevalue(kind)
+    info = describe(data, "test")
+    assert info.num_examples == 3
+    assert info.class_names == ("n0", "n1", "n2")
+    source = make_source(data, "test")
+    read = {}
+    for i in range(3):
+        record = source[i]
+        assert record.video.num_frames() == 12
+        read[record.label] = record.video.read(np.array([11, 0, 3, 3]), 0)
+    for label, clip in enumerate(clips):
+        np.testing.assert_array_equal(read[label], clip[[11, 0, 3, 3]])
+    (batch,) = make_eval_batches(data, {"video": View()}, "test", batch_size=3)
+    assert sorted(batch["label"].tolist()) == [0, 1, 2]
+    train = make_train_batches(
+        replace(data, train_split="test"), {"video": View()}, seed=0, global_batch=3, num_steps=1
+    )
+    assert next(train)["video"].shape == (3, 4, 16, 16, 3)
+
+
+def test_every_source_of_the_table_is_a_choice_of_the_config(tiny):
+    import typing
+
+    from jaxvid.data.config import DataConfig
+
+    assert set(typing.get_args(typing.get_type_hints(DataConfig)["source"])) == set(SOURCES)
+    with pytest.raises(ConfigError, match="config.data.manifest is empty"):
+        describe(replace(tiny, source="video"), "train")
+
+
+def test_missing_split_of_shards(packed, tfds_data):
+    with pytest.raises(ConfigError, match="no file matches"):
+        make_source(packed, "train")
+    with pytest.raises(ConfigError, match=r"no split 'train'.*test"):
+        make_source(tfds_data, "train")
+    with pytest.raises(ConfigError, match="subset needs a manifest"):
+        make_source(replace(packed, subset=0.5), "test")
+
+
+def test_label_above_num_classes(frames):
+    with pytest.raises(ConfigError, match="label 2 .*num_classes is 2"):
+        make_source(replace(frames, num_classes=2), "test")
+
+
+def test_subset_of_the_training_split_only(tiny, cache_dir):
+    data = replace(tiny, subset=0.5)
+    assert describe(data, "train").num_examples == 10
+    assert describe(data, "test").num_examples == 10
+    lists = list((cache_dir / "subsets").glob("manifest-train-0.5-seed0-*.txt"))
+    assert len(lists) == 1
+    assert len(lists[0].read_text().splitlines()) == 10
+
+
+def test_bad_images_are_video_errors(tmp_path):
+    with pytest.raises(VideoError, match="frame 1 is not an image"):
+        EncodedFrames("x", (png(numbered_frames(1)[0]), b"junk")).read(np.array([1]), 0)
+    with pytest.raises(VideoError, match="no such folder"):
+        FrameFolder(str(tmp_path / "none")).num_frames()
+    with pytest.raises(VideoError, match="holds no images"):
+        FrameFolder(str(tmp_path)).num_frames()
+    (tmp_path / "1.png").write_bytes(png(numbered_frames(1)[0]))
+    (tmp_path / "2.png").write_bytes(png(numbered_frames(1, 30, 20)[0]))
+    with pytest.raises(VideoError, match="differ in size"):
+        FrameFolder(str(tmp_path)).read(np.array([0, 1]), 0)
+
+
+def test_short_side_of_images(frames):
+    video = make_source(frames, "test")[0].video
+    assert video.read(np.array([0]), 24).shape == (1, 24, 32, 3)
+    assert video.read(np.array([0]), 100).shape == (1, 48, 64, 3)

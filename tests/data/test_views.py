@@ -1,0 +1,71 @@
+import numpy as np
+import pytest
+
+from jaxvid.core.config import ConfigError
+from jaxvid.data.views import CROPS, Crop, apply_crop, fixed_crops, resize, sample_crop
+
+
+def coordinates(height: int, width: int, frames: int = 2) -> np.ndarray:
+    """Red = x, green = y, blue = frame number."""
+    y, x = np.mgrid[:height, :width]
+    return np.stack([np.stack([x, y, np.full_like(x, t)], -1) for t in range(frames)]).astype("u1")
+
+
+@pytest.mark.parametrize("crop", CROPS)
+@pytest.mark.parametrize("width, height", [(40, 30), (31, 47), (16, 16), (5, 90)])
+def test_boxes_stay_inside_the_frame(crop, width, height):
+    rng = np.random.default_rng(0)
+    for _ in range(50):
+        box = sample_crop(crop, rng, width, height, 16)
+        assert box.x >= 0 <= box.y
+        assert 0 < box.width <= width - box.x
+        assert 0 < box.height <= height - box.y
+        assert apply_crop(coordinates(height, width), box, 16).shape == (2, 16, 16, 3)
+
+
+def test_crop_without_resize_is_exact_and_flip_mirrors():
+    frames = coordinates(20, 30)
+    cut = apply_crop(frames, Crop(5, 3, 8, 8), 8)
+    np.testing.assert_array_equal(cut, frames[:, 3:11, 5:13])
+    flipped = apply_crop(frames, Crop(5, 3, 8, 8, flip=True), 8)
+    np.testing.assert_array_equal(flipped, cut[:, :, ::-1])
+
+
+def test_all_frames_share_the_box():
+    out = apply_crop(coordinates(40, 50, 3), Crop(7, 9, 22, 19), 12)
+    np.testing.assert_array_equal(out[0, ..., :2], out[2, ..., :2])
+    assert out[2, 0, 0, 2] == 2
+
+
+def test_random_resized_crop_keeps_to_its_ranges():
+    rng = np.random.default_rng(0)
+    boxes = [sample_crop("rrc", rng, 200, 160, 64, (0.5, 1.0), (0.75, 4 / 3)) for _ in range(300)]
+    share = np.array([b.width * b.height for b in boxes]) / (200 * 160)
+    ratio = np.array([b.width / b.height for b in boxes])
+    assert 0.49 < share.min() < 0.55
+    assert share.max() > 0.85
+    assert 0.74 < ratio.min()
+    assert ratio.max() < 1.35
+    flips = [sample_crop("rrc_flip", rng, 200, 160, 64).flip for _ in range(300)]
+    assert 100 < sum(flips) < 200
+    assert not any(b.flip for b in boxes)
+
+
+def test_shrinking_averages():
+    frames = np.zeros((1, 8, 8, 3), np.uint8)
+    frames[:, ::2] = 200
+    assert (resize(frames, 4, 4) == 100).all()
+
+
+def test_three_crops_run_along_the_longer_side():
+    wide = fixed_crops(coordinates(16, 40), 16, 3)
+    assert wide[:, 0, 0, 0, 0].tolist() == [0, 12, 24]
+    tall = fixed_crops(coordinates(40, 16), 16, 3)
+    assert tall[:, 0, 0, 0, 1].tolist() == [0, 12, 24]
+    centre = fixed_crops(coordinates(16, 40), 16, 1)
+    assert centre[0, 0, 0, 0, 0] == 12
+
+
+def test_unknown_crop_lists_the_crops():
+    with pytest.raises(ConfigError, match=r"did you mean 'multi_scale'"):
+        sample_crop("multiscale", np.random.default_rng(0), 10, 10, 8)
