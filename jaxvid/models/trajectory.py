@@ -1,0 +1,265 @@
+"""Trajectory attention: over space inside every frame, then over time along the path."""
+
+import functools
+from collections.abc import Mapping
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jax import Array, lax
+
+from jaxvid.models.layers import AttentionImpl, attention, xavier
+
+Weights = Mapping[str, Mapping[str, Array]]
+"""``{"qkv": {"kernel", "bias"}, "proj_q": ..., "proj_kv": ..., "proj": ...}``"""
+
+
+def spatial_weights(q: Array, k: Array, frames: int) -> Array:
+    """Attention of every query over the places of every frame.
+
+    Args:
+      q: (B, n, h, d), unscaled.
+      k: (B, F*P, h, d), frame-major.
+      frames: F.
+
+    Returns:
+      (B, h, n, F, P) f32; sums to 1 over P.
+    """
+    k = k.reshape(k.shape[0], frames, -1, *k.shape[2:])
+    logits = jnp.einsum(
+        "bnhd,bfphd->bhnfp", q * q.shape[-1] ** -0.5, k, preferred_element_type=jnp.float32
+    )
+    return jax.nn.softmax(logits, axis=-1)
+
+
+def spatial_step(q: Array, k: Array, v: Array, frames: int, impl: AttentionImpl = "xla") -> Array:
+    """Trajectory tokens, exactly: what every query finds in every frame.
+
+    Args:
+      q: (B, n, h, d).
+      k, v: (B, F*P, h, d).
+      impl: "cudnn" runs one fused attention per frame and never forms the weights.
+
+    Returns:
+      (B, n, F, h*d).
+    """
+    b, n, h, d = q.shape
+    if impl == "xla":
+        weights = spatial_weights(q, k, frames).astype(v.dtype)
+        v = v.reshape(b, frames, -1, h, d)
+        return jnp.einsum("bhnfp,bfphd->bnfhd", weights, v).reshape(b, n, frames, h * d)
+    fold = lambda x: x.reshape(b * frames, -1, h, d)  # noqa: E731
+    found = attention(jnp.repeat(q, frames, axis=0), fold(k), fold(v), impl)
+    return jnp.swapaxes(found.reshape(b, frames, n, h * d), 1, 2)
+
+
+def select_landmarks(q: Array, first: Array, count: int) -> Array:
+    """Nearly orthogonal queries, greedily (Orthoformer, Patrick et al. 2021).
+
+    From ``first`` on, the next landmark is the query whose largest absolute cosine to those chosen
+    so far is smallest. No gradient.
+
+    Args:
+      q: (B, N, h, d).
+      first: (B, h) int32 in 0..N-1.
+      count: number of landmarks L, at most N.
+
+    Returns:
+      (B, h, L) int32 indices in the order of selection.
+    """
+    q = lax.stop_gradient(jnp.swapaxes(q, 1, 2)).astype(jnp.float32)
+    unit = q / jnp.maximum(jnp.linalg.norm(q, axis=-1, keepdims=True), 1e-12)
+
+    def pick(index):
+        return jnp.take_along_axis(unit, index[..., None, None], axis=2)[..., 0, :]
+
+    def add(i, state):
+        order, worst = state
+        newest = order[..., i - 1]
+        cosine = jnp.abs(jnp.einsum("bhnd,bhd->bhn", unit, pick(newest)))
+        # A chosen query gets infinity and is never chosen again.
+        chosen = jnp.arange(unit.shape[2]) == newest[..., None]
+        worst = jnp.where(chosen, jnp.inf, jnp.maximum(worst, cosine))
+        return order.at[..., i].set(jnp.argmin(worst, axis=-1).astype(jnp.int32)), worst
+
+    order = jnp.zeros((*first.shape, count), jnp.int32).at[..., 0].set(first)
+    return lax.fori_loop(1, count, add, (order, jnp.zeros(unit.shape[:3])))[0]
+
+
+def landmark_weights(q: Array, k: Array, landmarks: Array, frames: int) -> tuple[Array, Array]:
+    """The two factors whose product stands in for :func:`spatial_weights`.
+
+    Args:
+      q: (B, n, h, d), unscaled.
+      k: (B, F*P, h, d).
+      landmarks: (B, L, h, d), unscaled queries.
+
+    Returns:
+      K1 (B, h, n, L) and K2 (B, h, L, F, P) f32, both summing to 1 over the last axis.
+    """
+    scale = q.shape[-1] ** -0.5
+    near = jnp.einsum("bnhd,blhd->bhnl", q * scale, landmarks, preferred_element_type=jnp.float32)
+    return jax.nn.softmax(near, axis=-1), spatial_weights(landmarks, k, frames)
+
+
+def take_landmarks(q: Array, order: Array) -> Array:
+    """Queries (B, N, h, d) at indices (B, h, L), without gradient: (B, L, h, d)."""
+    index = jnp.swapaxes(order, 1, 2)[..., None]
+    return lax.stop_gradient(jnp.take_along_axis(q, index, axis=1))
+
+
+def orthoformer_step(q: Array, k: Array, v: Array, landmarks: Array, frames: int) -> Array:
+    """Trajectory tokens (B, n, F, h*d) through landmarks, linear in the number of tokens."""
+    b, n, h, d = q.shape
+    near, found = landmark_weights(q, k, landmarks, frames)
+    v = v.reshape(b, frames, -1, h, d)
+    pooled = jnp.einsum("bhlfp,bfphd->bhlfd", found.astype(v.dtype), v)
+    tokens = jnp.einsum("bhnl,bhlfd->bnfhd", near.astype(v.dtype), pooled)
+    return tokens.reshape(b, n, frames, h * d)
+
+
+def temporal_step(
+    tokens: Array, frame: Array, weights: Weights, heads: int, project_values: bool = True
+) -> tuple[Array, Array]:
+    """Attention over time along every trajectory, without projecting the trajectory tokens.
+
+    With key and value ``k2_f = Wk y_f + bk``, ``v2_f = Wv y_f + bv`` and the query ``q2`` of the
+    token's own frame, per head::
+
+        <q2, k2_f>   = <Wk^T q2, y_f> + const       sum_f a_f v2_f = Wv (sum_f a_f y_f) + bv
+
+    so two maps of N tokens do the work of two maps of N*F tokens, and F*D numbers per token are
+    read instead of 3*F*D. ``bk`` cancels in the softmax and is left out; its gradient is exactly 0.
+
+    Args:
+      tokens: trajectory tokens y (B, n, F, D).
+      frame: (n,) int32, the frame every query lies in.
+      weights: "proj_q" (kernel (D, D)) and "proj_kv" (kernel (D, 2D), key first).
+      heads: h.
+      project_values: False takes ``y`` itself for the values.
+
+    Returns:
+      Heads merged (B, n, D), and the attention a (B, h, n, F) f32.
+    """
+    b, n, num_frames, width = tokens.shape
+    dtype, depth = tokens.dtype, width // heads
+    kv_kernel, kv_bias = (weights["proj_kv"][name].astype(dtype) for name in ("kernel", "bias"))
+    k_kernel, v_kernel = (w.reshape(width, heads, depth) for w in jnp.split(kv_kernel, 2, axis=1))
+
+    # A masked sum instead of a gather: its transpose is no scatter.
+    own = (frame[:, None] == jnp.arange(num_frames))[None, :, :, None]
+    reference = jnp.sum(jnp.where(own, tokens, 0), axis=2)
+    query = dense(weights["proj_q"], reference).reshape(b, n, heads, depth) * depth**-0.5
+    query = jnp.einsum("bnhd,ehd->bnhe", query, k_kernel)
+    logits = jnp.einsum("bnhe,bnfe->bhnf", query, tokens, preferred_element_type=jnp.float32)
+    attend = jax.nn.softmax(logits, axis=-1)
+
+    if project_values:
+        mixed = jnp.einsum("bhnf,bnfe->bnhe", attend.astype(dtype), tokens)
+        out = jnp.einsum("bnhe,ehd->bnhd", mixed, v_kernel).reshape(b, n, width)
+        return out + kv_bias[width:], attend
+    values = tokens.reshape(b, n, num_frames, heads, depth)
+    return jnp.einsum("bhnf,bnfhd->bnhd", attend.astype(dtype), values).reshape(b, n, width), attend
+
+
+def dense(weights: Mapping[str, Array], x: Array) -> Array:
+    """``x @ kernel + bias`` in the dtype of ``x``."""
+    return x @ weights["kernel"].astype(x.dtype) + weights["bias"].astype(x.dtype)
+
+
+def project_qkv(weights: Weights, x: Array, heads: int) -> tuple[Array, Array, Array]:
+    """Queries, keys (without bias) and values (B, N, h, d) of x (B, N, D)."""
+    b, n, width = x.shape
+    bias = weights["qkv"]["bias"]
+    bias = jnp.concatenate([bias[:width], jnp.zeros_like(bias[:width]), bias[2 * width :]])
+    joint = dense({"kernel": weights["qkv"]["kernel"], "bias": bias}, x)
+    return tuple(part.reshape(b, n, heads, width // heads) for part in jnp.split(joint, 3, -1))
+
+
+def first_landmarks(keys: Array, heads: int, num_tokens: int) -> Array:
+    """A uniformly random token per clip and head, (B, h) int32, from one key per clip."""
+    draw = lambda key: jax.random.randint(key, (heads,), 0, num_tokens)  # noqa: E731
+    return jax.vmap(draw)(keys)
+
+
+class TrajectoryAttention(nn.Module):
+    """Trajectory attention (Motionformer, Patrick et al. 2021), without a class token.
+
+    The bias of the keys has no effect on a softmax and is left out of both steps; its entries exist
+    (``qkv`` and ``proj_kv`` have one bias each) and get a gradient of exactly 0.
+
+    Attributes:
+      heads: h; must divide the width.
+      frames: token frames F of the clip.
+      landmarks: 0 = exact; else the number of landmarks of the Orthoformer approximation.
+      chunk: token frames whose queries are worked on at once, recomputed in the backward pass:
+        memory shrinks by F/chunk for one more forward pass. 0 = all at once, nothing recomputed.
+      impl: "xla" or "cudnn", of the exact spatial step.
+      project_values: False is the public code's default, a slip that leaves the values of the
+        temporal step unprojected.
+    """
+
+    heads: int
+    frames: int
+    landmarks: int = 0
+    chunk: int = 0
+    impl: AttentionImpl = "xla"
+    project_values: bool = True
+    dtype: str = "float32"
+
+    @nn.compact
+    def __call__(self, x: Array, keys: Array | None = None, first: Array | None = None) -> Array:
+        """Attend.
+
+        Args:
+          x: (B, F*P, D), frame-major.
+          keys: (B,) keys that draw the first landmark of every clip and head.
+          first: (B, h) first landmarks instead.
+
+        Returns:
+          (B, F*P, D).
+        """
+        b, n, width = x.shape
+        sizes = {"qkv": 3 * width, "proj_q": width, "proj_kv": 2 * width, "proj": width}
+        weights = {name: Affine(size, name=name)(width) for name, size in sizes.items()}
+        x = x.astype(self.dtype)
+        q, k, v = project_qkv(weights, x, self.heads)
+        if self.landmarks:
+            if first is None:
+                first = first_landmarks(keys, self.heads, n)
+            order = select_landmarks(q, first, min(self.landmarks, n))
+            found = functools.partial(
+                orthoformer_step, landmarks=take_landmarks(q, order), frames=self.frames
+            )
+        else:
+            found = functools.partial(spatial_step, frames=self.frames, impl=self.impl)
+
+        def attend(q, frame):
+            tokens = found(q, k, v)
+            return temporal_step(tokens, frame, weights, self.heads, self.project_values)[0]
+
+        frame = jnp.arange(n) // (n // self.frames)
+        if self.chunk in (0, self.frames):
+            return dense(weights["proj"], attend(q, frame))
+        parts = self.frames // self.chunk
+        split = jnp.moveaxis(q.reshape(b, parts, n // parts, *q.shape[2:]), 1, 0)
+        out = lax.map(
+            lambda part: jax.checkpoint(attend, prevent_cse=False)(*part),
+            (split, frame.reshape(parts, -1)),
+        )
+        return dense(weights["proj"], jnp.moveaxis(out, 0, 1).reshape(b, n, width))
+
+
+class Affine(nn.Module):
+    """Parameters of a dense layer, for callers that multiply themselves."""
+
+    features: int
+    use_bias: bool = True
+
+    @nn.compact
+    def __call__(self, width: int) -> dict[str, Array]:
+        """``{"kernel": (width, features)[, "bias": (features,)]}`` f32."""
+        weights = {"kernel": self.param("kernel", xavier, (width, self.features))}
+        if self.use_bias:
+            weights["bias"] = self.param("bias", nn.initializers.zeros, (self.features,))
+        return weights
