@@ -69,7 +69,7 @@ def test_single_frames_do_not_tell_the_class():
             make_motion(label, np.random.default_rng(s), "easy", 48, 6)[1][3] for s in range(40)
         ]
         area.append(np.mean([m.sum() for m in masks]))
-        place.append(np.mean([m for m in masks], 0).mean(1).std())
+        place.append(np.mean(masks, 0).mean(1).std())
     assert max(area) / min(area) < 1.4
     assert max(place) < 0.1
 

@@ -1,3 +1,4 @@
+import typing
 from dataclasses import replace
 
 import cv2
@@ -7,6 +8,7 @@ from array_record.python.array_record_module import ArrayRecordWriter
 
 from jaxvid.core.config import ConfigError
 from jaxvid.core.types import View
+from jaxvid.data.config import DataConfig
 from jaxvid.data.decode import VideoError
 from jaxvid.data.images import EncodedFrames, FrameFolder, pack_clip
 from jaxvid.data.pipeline import describe, make_eval_batches, make_train_batches
@@ -52,7 +54,7 @@ def tfds_data(tiny, clips, tmp_path):
 
     class Clips(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         VERSION = tfds.core.Version("1.0.0")
-        url_infos = {}
+        url_infos: typing.ClassVar[dict] = {}
 
         def _info(self):
             features = {
@@ -97,12 +99,8 @@ def test_sources_of_images_give_the_same_clips(kind, clips, request):
 
 
 def test_every_source_of_the_table_is_a_choice_of_the_config(tiny):
-    import typing
-
-    from jaxvid.data.config import DataConfig
-
     assert set(typing.get_args(typing.get_type_hints(DataConfig)["source"])) == set(SOURCES)
-    with pytest.raises(ConfigError, match="config.data.manifest is empty"):
+    with pytest.raises(ConfigError, match=r"config\.data\.manifest is empty"):
         describe(replace(tiny, source="video"), "train")
 
 
@@ -116,7 +114,7 @@ def test_missing_split_of_shards(packed, tfds_data):
 
 
 def test_label_above_num_classes(frames):
-    with pytest.raises(ConfigError, match="label 2 .*num_classes is 2"):
+    with pytest.raises(ConfigError, match=r"label 2 .*num_classes is 2"):
         make_source(replace(frames, num_classes=2), "test")
 
 
