@@ -36,6 +36,8 @@ figure { margin:.8rem 0; } figure svg, figure img { width:100%; height:auto; dis
 .small { display:grid; grid-template-columns:repeat(auto-fill,minmax(min(17rem,100%),1fr));
   gap:.5rem 1.2rem; }
 .small figure { margin:0; }
+.large { display:grid; grid-template-columns:repeat(auto-fill,minmax(min(33rem,100%),1fr));
+  gap:.5rem 1.5rem; align-items:start; } .large figure { min-width:0; }
 svg text { font-family:system-ui, -apple-system, "Segoe UI", Roboto, sans-serif; }
 details { border:1px solid var(--line); border-radius:.5rem; padding:.5rem .8rem; margin:.6rem 0; }
 summary { cursor:pointer; font-weight:600; }
@@ -106,6 +108,11 @@ def figure(content: str, caption: str = "", wide: bool = False) -> str:
 def small_multiples(contents: Iterable[str]) -> str:
     """Grid of small figures, as many beside each other as fit."""
     return f'<div class="small">{"".join(figure(c) for c in contents)}</div>'
+
+
+def large_multiples(figures: Iterable[str]) -> str:
+    """Grid of large figures (of :func:`figure`): side by side where the screen is wide."""
+    return f'<div class="large">{"".join(figures)}</div>'
 
 
 def fold(summary: str, body: str, opened: bool = False) -> str:

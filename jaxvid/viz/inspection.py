@@ -21,11 +21,13 @@ def inspect_clips(method: Method, params: Any, extra: Any, batch: Mapping, seed:
     Args:
       method: a method with ``inspect`` (all masked methods).
       params, extra: its weights.
-      batch: "video" (B, T, H, W, 3) uint8, and what else the method needs.
+      batch: "video" (B, T, H, W, 3) uint8, and what else the method needs; rows that only fill
+        the batch up ("valid" False) are left out.
       seed: of the masks.
     """
-    clips = len(batch["video"])
-    arrays = {k: np.asarray(v) for k, v in batch.items() if k != "valid"}
+    valid = np.asarray(batch.get("valid", np.ones(len(batch["video"]), bool)))
+    clips = int(valid.sum())
+    arrays = {k: np.asarray(v)[valid] for k, v in batch.items() if k != "valid"}
     key = jax.random.key(seed)
     arrays["rng"] = jax.vmap(partial(jax.random.fold_in, key))(np.arange(clips))
 

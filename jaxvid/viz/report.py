@@ -133,8 +133,9 @@ def _inspections(run: RunFiles) -> str:
         step = stored[-1].stem.split("-")[1]
         mode = "pixel" if run.flat.get("method.target") == "pixel" else "oracle"
         parts.append(f'<p class="soft">At step {step}.</p>')
-        for clip in range(len(data["video"])):
-            parts.append(_reconstruction(data, clip, mode))
+        parts.append(f'<p class="soft">{html.escape(reconstruction.caption(data, mode))}</p>')
+        clips = range(len(data["video"]))
+        parts.append(html.large_multiples(_reconstruction(data, clip, mode) for clip in clips))
         if mode == "oracle":
             body = _reconstruction(data, 0, "normalised")
             parts.append(html.fold("The first clip in normalised patch space", body))
@@ -148,8 +149,11 @@ def _inspections(run: RunFiles) -> str:
 def _reconstruction(data: dict, clip: int, mode: str) -> str:
     fig = reconstruction.reconstruction_figure(data, clip, mode)
     svg = canvas.to_svg(fig, f"clip{clip}{mode}", f"reconstruction of clip {clip}, {mode}", 110)
-    caption = reconstruction.caption(data, mode)
-    return html.figure(svg, caption if clip == 0 else f"Clip {clip + 1}, as above.", wide=True)
+    named = {
+        "oracle": ", with oracle patch statistics",
+        "normalised": f". {reconstruction.MODES[mode]}",
+    }
+    return html.figure(svg, f"Clip {clip + 1}{named.get(mode, '')}", wide=True)
 
 
 def _training(run: RunFiles) -> str:
