@@ -20,6 +20,7 @@ from jax.sharding import Mesh
 from jaxvid.core.config import ConfigError
 from jaxvid.core.sharding import batch_sharding, replicated
 from jaxvid.evals.api import EvalContext, EvalResult, Evaluator
+from jaxvid.evals.features import gather
 from jaxvid.evals.linear import (
     choose_rate,
     cosine_adamw,
@@ -88,7 +89,9 @@ def _train_step(params, state, lrs, batch, *, steps: int, weight_decay: float):
 
 @jax.jit
 def _all_logits(params, batch):
-    return jax.lax.map(lambda one: pooler_logits(one, batch["tokens"], batch["valid"]), params)
+    """(B, L, classes): the batch axis first, as ``gather`` wants it."""
+    found = jax.lax.map(lambda one: pooler_logits(one, batch["tokens"], batch["valid"]), params)
+    return jnp.moveaxis(found, 1, 0)
 
 
 class TokenData:
@@ -182,7 +185,7 @@ class Attentive(Evaluator):
             plan = make_schedule(len(rows), self.batch, self.epochs, self.min_steps, ctx.seed)
             start = init_pooler(jax.random.key(ctx.seed), width, self.heads, classes)
             params = jax.tree.map(lambda x: jnp.repeat(x[None], len(lrs), axis=0), start)
-            rates = jnp.asarray(lrs, jnp.float32)
+            rates = np.asarray(lrs, np.float32)
             state = jax.vmap(cosine_adamw(0.0, len(plan), self.weight_decay).init)(params)
             params, state = jax.device_put((params, state), replicated(ctx.mesh))
             for chosen in plan:
@@ -201,9 +204,8 @@ class Attentive(Evaluator):
             for start in range(0, len(rows), self.batch):
                 part = rows[start : start + self.batch]
                 found = _all_logits(params, table.batch(part, mean, std))
-                found = jax.device_put(found, replicated(ctx.mesh))
-                parts.append(np.asarray(found)[:, : len(part)])
-            return np.concatenate(parts, axis=1)
+                parts.append(gather(found)[: len(part)])
+            return np.moveaxis(np.concatenate(parts), 0, 1)
 
         swept = logits(fit(np.flatnonzero(~out), self.lrs), data, np.flatnonzero(out))
         best, sweep = choose_rate(swept, train.label[out])

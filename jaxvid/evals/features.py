@@ -18,6 +18,7 @@ from jaxvid.core.sharding import host_rows, place_batch
 from jaxvid.core.types import Batch, Context, Tree, View
 from jaxvid.data import pipeline
 from jaxvid.data.config import DataConfig
+from jaxvid.data.decode import VideoError
 
 
 class FeatureTable(NamedTuple):
@@ -181,6 +182,7 @@ def per_example(
 
     Raises:
       RuntimeError: at the end, when the examples are not those of the manifest, each once.
+      VideoError: none could be read.
     """
     start, seen = 0, []
     for batch, out in _lagged(batches, fn):
@@ -196,6 +198,8 @@ def per_example(
     if start < count:
         raise RuntimeError(f"split '{split}': {start} examples came, the manifest has {count}")
     seen = np.concatenate(seen)
+    if not len(seen):
+        raise VideoError(f"split '{split}'", f"none of its {count} videos can be read")
     if len(np.unique(seen)) != len(seen):
         raise RuntimeError(f"split '{split}': some manifest rows were delivered twice")
 

@@ -14,7 +14,7 @@ from jaxvid.core.method import Method
 from jaxvid.core.types import Batch, Tree
 from jaxvid.data import pipeline
 from jaxvid.evals.api import EvalContext, EvalResult, Evaluator
-from jaxvid.evals.features import eval_context, gather, sharded_batches
+from jaxvid.evals.features import eval_context
 from jaxvid.evals.metrics import classification_metrics, confusion_matrix, per_class_accuracy
 
 
@@ -82,29 +82,16 @@ class MultiView(Evaluator):
 
         Raises:
           ConfigError: no labels, or a label that the head has no class for.
-          RuntimeError: the loader delivered another number of videos than the manifest has.
+          RuntimeError: the loader delivered other videos than the manifest has.
         """
         split = ctx.data.eval_split
         info = pipeline.describe(ctx.data, split)
         if not info.has_labels:
             raise ConfigError(f"multiview: split '{split}' of {ctx.data.manifest} has no labels")
-        pieces = []
-        for batch in sharded_batches(
-            ctx.method, ctx.data, ctx.mesh, split,
-            batch_size=ctx.batch_size, clips=self.clips, crops=self.crops, seed=ctx.seed,
-        ):  # fmt: skip
-            out = {name: batch[name] for name in ("label", "index", "valid")}
-            out["probability"] = video_probabilities(ctx.method, ctx.params, ctx.extra, batch)
-            out = gather(out)
-            keep = out.pop("valid")
-            pieces.append({name: value[keep] for name, value in out.items()})
-        table = {name: np.concatenate([p[name] for p in pieces]) for name in pieces[0]}
-        counts = len(table["index"]), len(np.unique(table["index"]))
-        if counts != (info.num_examples,) * 2:
-            raise RuntimeError(
-                f"split '{split}': {counts[0]} videos ({counts[1]} different) were judged, the "
-                f"manifest has {info.num_examples}"
-            )
+        judged = partial(video_probabilities, ctx.method, ctx.params, ctx.extra)
+        table = ctx.map_examples(
+            split, lambda b: {"probability": judged(b)}, clips=self.clips, crops=self.crops
+        )
         classes = table["probability"].shape[1]
         if table["label"].max() >= classes:
             raise ConfigError(

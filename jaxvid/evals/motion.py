@@ -12,7 +12,7 @@ from jaxvid.core.method import Method
 from jaxvid.core.types import Batch, Tree
 from jaxvid.data.embedded import motion_mask
 from jaxvid.evals.api import EvalContext, EvalResult, Evaluator
-from jaxvid.evals.features import eval_context, gather, sharded_batches
+from jaxvid.evals.features import eval_context
 
 
 @partial(jax.jit, static_argnames=("method", "seed"))
@@ -61,6 +61,7 @@ class Motion(Evaluator):
     1.0 for random masks; above 1.0 for a sampler that shows what moves. Needs embedded data.
     """
 
+    uses_labels: ClassVar[bool] = False
     needs: ClassVar[str] = "inspect"
 
     def run(self, ctx: EvalContext) -> EvalResult:
@@ -68,18 +69,12 @@ class Motion(Evaluator):
             raise ConfigError(
                 f"config.evals: 'motion' needs data.source='embedded', got '{ctx.data.source}'"
             )
-        split, found = ctx.data.eval_split, []
+        split = ctx.data.eval_split
         patch = ctx.method.encoder.patch
         side = ctx.data.size
         grid = (ctx.data.frames // patch[0], side // patch[1], side // patch[2])
-        for batch in sharded_batches(
-            ctx.method, ctx.data, ctx.mesh, split, batch_size=ctx.batch_size, seed=ctx.seed
-        ):
-            shown = sampled_masks(ctx.method, ctx.params, ctx.extra, batch, seed=ctx.seed)
-            rows = gather({"index": batch["index"], "valid": batch["valid"], **shown})
-            keep = rows.pop("valid")
-            found.append({name: value[keep] for name, value in rows.items()})
-        table = {k: np.concatenate([f[k] for f in found]) for k in found[0]}
+        masks = partial(sampled_masks, ctx.method, ctx.params, ctx.extra, seed=ctx.seed)
+        table = ctx.map_examples(split, masks)
         moving = motion_mask(ctx.data, split, table["index"], grid)
         moving = moving.reshape(len(moving), -1)
         by_probability, per_clip = motion_ratio(table["probability"], moving)

@@ -7,6 +7,7 @@ import pytest
 from jaxvid.core.config import ConfigError
 from jaxvid.data import pipeline, sources
 from jaxvid.data.config import DataConfig
+from jaxvid.data.decode import VideoError
 from jaxvid.evals.features import TokenStore
 from tests.evals.fakes import FakeLoader, PixelMethod, constant_clips, make_context
 
@@ -84,6 +85,12 @@ def test_unreadable_videos_are_left_out_and_named(clips, monkeypatch):
     np.testing.assert_array_equal(table.index, [0, 1, 2, 4, 5, 6, 7, 8, 9])
     np.testing.assert_array_equal(table.tokens, clips[table.index].astype(np.float16))
     np.testing.assert_array_equal(context.missing["test"], [3, 10])
+
+
+def test_nothing_readable_is_an_error(clips, monkeypatch):
+    loader_of(clips, monkeypatch).unread = range(11)
+    with pytest.raises(VideoError, match="none of its 11 videos can be read"):
+        make_context().features("test")
 
 
 def test_clips_of_one_file_are_one_group(clips, monkeypatch):
