@@ -6,9 +6,11 @@ from ml_collections import ConfigDict
 
 from configs.common import models
 from jaxvid.core.config import from_config, to_config
+from jaxvid.methods.adamae import AdaMAE
 from jaxvid.methods.maest import MAEST
 from jaxvid.methods.masked import VideoMAE
 from jaxvid.methods.supervised import Supervised
+from jaxvid.methods.tats import TATS
 
 
 def videomae(**fields: Any) -> ConfigDict:
@@ -29,3 +31,18 @@ def supervised(**fields: Any) -> ConfigDict:
     """Fine-tuning: ViT-B, mixup, CutMix, RandAugment, erasing; ``num_classes`` must be given."""
     fields = {"encoder": models.vit("B")} | fields
     return to_config(from_config(Supervised, fields, "methods.supervised"), name="supervised")
+
+
+def adamae(**fields: Any) -> ConfigDict:
+    """AdaMAE: ViT-B, rho 0.95, sampler of one block with 8 heads, sampling loss times 1e-4."""
+    fields = {"encoder": models.vit("B")} | fields
+    return to_config(from_config(AdaMAE, fields, "methods.adamae"), name="adamae")
+
+
+def tats(**fields: Any) -> ConfigDict:
+    """TATS: ViT-B, rho 0.95, one block of trajectory attention, 10 epochs of uniform masks, k = 1.
+
+    ``config.optim`` needs an entry ``policy`` for the sampler.
+    """
+    fields = {"encoder": models.vit("B")} | fields
+    return to_config(from_config(TATS, fields, "methods.tats"), name="tats")

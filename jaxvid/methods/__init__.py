@@ -5,13 +5,17 @@ from typing import Any
 
 from jaxvid.core.config import ConfigError, choose, from_config
 from jaxvid.core.method import Method
+from jaxvid.methods.adamae import AdaMAE
 from jaxvid.methods.maest import MAEST
 from jaxvid.methods.masked import VideoMAE
 from jaxvid.methods.supervised import Supervised
+from jaxvid.methods.tats import TATS
 
 METHODS: dict[str, type[Method]] = {
     "videomae": VideoMAE,
     "maest": MAEST,
+    "adamae": AdaMAE,
+    "tats": TATS,
     "supervised": Supervised,
 }
 

@@ -97,6 +97,10 @@ class PolicyBlock(nn.Module):
         )
         return near + jnp.einsum("bne,e->bn", hidden, through, preferred_element_type=jnp.float32)
 
+    def path(self, x: Array, query: Array, keys: Array | None = None) -> Array:
+        """Trajectory attention (B, F, P) of the tokens ``query`` (B,), see the attention module."""
+        return self.attn.path(self.norm1(x), query, keys)
+
 
 class Critic(nn.Module):
     """Value network: Dense(N/2), ReLU, Dense(1) on the mean of every token over its features."""
@@ -139,8 +143,8 @@ class TrajectoryPolicy(nn.Module):
         """
         width, block = tokens.shape[-1], self.block.clone(parent=None, name=None)
         if self.learned_pos:
-            table = self.param("pos_embed", nn.initializers.zeros, (*grid, width))
-            tokens = tokens + table.reshape(-1, width).astype(tokens.dtype)
+            self.param("pos_embed", nn.initializers.zeros, (*grid, width))
+        tokens = self._place(tokens)
         stack = Blocks(block.clone, self.depth, name="blocks")
         head = Affine(1, self.head_bias, name="head")(width)["kernel"][:, 0]
         if self.is_initializing():
@@ -160,6 +164,19 @@ class TrajectoryPolicy(nn.Module):
             x = middle(params, x, fold_keys(keys, i))
         logits = last(layers[-1], x, fold_keys(keys, self.depth - 1)) / self.temperature
         return Policy(jax.nn.log_softmax(logits), Critic(name="value")(tokens))
+
+    def path(self, tokens: Array, query: Array, keys: Array | None = None) -> Array:
+        """Trajectory attention (B, F, P) in the first block of the tokens ``query`` (B,)."""
+        block = self.block.clone(parent=None, name=None)
+        params = unstack(self.variables["params"]["blocks"], self.depth)[0]
+        x = self._place(tokens).astype(block.dtype)
+        return block.apply({"params": params}, x, query, fold_keys(keys, 0), method="path")
+
+    def _place(self, tokens: Array) -> Array:
+        if not self.learned_pos:
+            return tokens
+        table = self.variables["params"]["pos_embed"]
+        return tokens + table.reshape(-1, table.shape[-1]).astype(tokens.dtype)
 
 
 class AdaptiveSampler(nn.Module):

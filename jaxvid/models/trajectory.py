@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from jaxvid.models.layers import AttentionImpl, attention, xavier
+from jaxvid.models.patches import gather_tokens
 
 Weights = Mapping[str, Mapping[str, Array]]
 """``{"qkv": {"kernel", "bias"}, "proj_q": ..., "proj_kv": ..., "proj": ...}``"""
@@ -222,14 +223,12 @@ class TrajectoryAttention(nn.Module):
         b, n, width = x.shape
         sizes = {"qkv": 3 * width, "proj_q": width, "proj_kv": 2 * width, "proj": width}
         weights = {name: Affine(size, name=name)(width) for name, size in sizes.items()}
-        x = x.astype(self.dtype)
-        q, k, v = project_qkv(weights, x, self.heads)
+        if self.is_initializing():
+            return x
+        q, k, v = project_qkv(weights, x.astype(self.dtype), self.heads)
         if self.landmarks:
-            if first is None:
-                first = first_landmarks(keys, self.heads, n)
-            order = select_landmarks(q, first, min(self.landmarks, n))
             found = functools.partial(
-                orthoformer_step, landmarks=take_landmarks(q, order), frames=self.frames
+                orthoformer_step, landmarks=self._landmarks(q, keys, first), frames=self.frames
             )
         else:
             found = functools.partial(spatial_step, frames=self.frames, impl=self.impl)
@@ -248,6 +247,33 @@ class TrajectoryAttention(nn.Module):
             (split, frame.reshape(parts, -1)),
         )
         return dense(weights["proj"], jnp.moveaxis(out, 0, 1).reshape(b, n, width))
+
+    def path(self, x: Array, query: Array, keys: Array | None = None) -> Array:
+        """Where one token per clip finds itself in every frame.
+
+        Args:
+          x: (B, F*P, D).
+          query: (B,) token indices.
+          keys: as in :meth:`__call__`.
+
+        Returns:
+          (B, F, P) f32, mean over heads; sums to 1 over P.
+        """
+        q, k, _ = project_qkv(self.variables["params"], x.astype(self.dtype), self.heads)
+        one = gather_tokens(q, query[:, None])
+        if self.landmarks:
+            landmarks = self._landmarks(q, keys, None)
+            near, found = landmark_weights(one, k, landmarks, self.frames)
+            weights = jnp.einsum("bhnl,bhlfp->bhnfp", near, found)
+        else:
+            weights = spatial_weights(one, k, self.frames)
+        return weights.mean(axis=1)[:, 0]
+
+    def _landmarks(self, q: Array, keys: Array | None, first: Array | None) -> Array:
+        if first is None:
+            first = first_landmarks(keys, self.heads, q.shape[1])
+        order = select_landmarks(q, first, min(self.landmarks, q.shape[1]))
+        return take_landmarks(q, order)
 
 
 class Affine(nn.Module):

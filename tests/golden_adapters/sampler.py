@@ -1,0 +1,129 @@
+"""Adapters of trajectory attention and of AdaMAE."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxvid.interop.rules import to_jax, to_torch
+from jaxvid.models import trajectory
+from jaxvid.models.layers import attention
+from jaxvid.models.policy import PolicyBlock
+from tests.golden_adapters.masked import (
+    check_gradients,
+    decoder_fields,
+    encoder_config,
+    fresh_params,
+    load_params,
+    to_clip,
+)
+from tests.golden_fixture import Fixture
+
+
+def nested(flat: dict[str, np.ndarray]) -> dict:
+    """Torch names of dense layers and LayerNorms to our tree."""
+    tree: dict = {}
+    for name, value in flat.items():
+        *path, leaf = name.split(".")
+        node = tree
+        for part in path:
+            node = node.setdefault(part, {})
+        kind = "linear" if value.ndim == 2 else "vector"
+        leaf = {"weight": "kernel" if value.ndim == 2 else "scale"}.get(leaf, leaf)
+        node[leaf] = jnp.asarray(to_jax(value, kind))
+    return tree
+
+
+def pick(tree: dict, name: str) -> np.ndarray:
+    """Leaf of our tree by its torch name, in torch layout."""
+    *path, leaf = name.split(".")
+    for part in path:
+        tree = tree[part]
+    value = np.asarray(tree[leaf if leaf in tree else "kernel" if "kernel" in tree else "scale"])
+    return to_torch(value, "linear" if value.ndim == 2 else "vector")
+
+
+def class_row(weights, x, heads):
+    """Output of the class token (row 0 of x), which attends to everything at once."""
+    q, k, v = trajectory.project_qkv(weights, x, heads)
+    return trajectory.dense(weights["proj"], attention(q[:, :1], k, v).reshape(x[:, :1].shape))
+
+
+def attend(weights, x, c, module, first=None):
+    """Reference attention on [class token; patches]."""
+    patches = module.apply({"params": weights}, x[:, 1:], None, first)
+    return jnp.concatenate([class_row(weights, x, c["num_heads"]), patches], axis=1)
+
+
+def check_probe(fixture: Fixture, run, params) -> None:
+    """Output, loss and gradients of ``sum(run(params, x) * probe)``."""
+    probe = fixture.arrays["in/probe"]
+
+    def loss(params, x):
+        out = run(params, x)
+        return (out * probe).sum(), out
+
+    grad = jax.value_and_grad(loss, (0, 1), has_aux=True)
+    (value, out), (by_params, by_x) = grad(params, jnp.asarray(fixture.arrays["in/x"]))
+    fixture.check("out/x", out)
+    fixture.check("loss/probe", value)
+    for name in fixture.group("grad"):
+        fixture.check(f"grad/{name}", by_x if name == "in/x" else pick(by_params, name))
+
+
+def trajectory_attention(fixture: Fixture) -> None:
+    c, weights = fixture.config, nested(fixture.group("param"))
+    heads, frames, count = c["num_heads"], c["num_frames"], c.get("num_landmarks", 0)
+    values = not c["use_original_code"]
+    x = jnp.asarray(fixture.arrays["in/x"])[:, 1:]
+    q, k, v = trajectory.project_qkv(weights, x, heads)
+    first = None
+    if count:
+        first = jnp.asarray(fixture.arrays["in/first_landmark"]).reshape(-1, heads)
+        order = trajectory.select_landmarks(q, first, count)
+        fixture.check("out/landmark_order", order.reshape(-1, count))
+        fixture.check("out/landmark_idx", jnp.sort(order).reshape(-1, count))
+        taken = trajectory.take_landmarks(q, order)
+        scaled = jnp.swapaxes(taken, 1, 2) * q.shape[-1] ** -0.25
+        fixture.check(
+            "out/landmarks",
+            jnp.take_along_axis(scaled, jnp.argsort(order)[..., None], axis=2).reshape(
+                -1, count, q.shape[-1]
+            ),
+        )
+        tokens = trajectory.orthoformer_step(q, k, v, taken, frames)
+    else:
+        tokens = trajectory.spatial_step(q, k, v, frames)
+    fixture.check("out/trajectory", tokens)
+    frame = jnp.arange(x.shape[1]) // c["seq_len"]
+    _, over_time = trajectory.temporal_step(tokens, frame, weights, heads, values)
+    fixture.check("out/attn_time", over_time)
+    for chunk in (0, 1):
+        module = trajectory.TrajectoryAttention(heads, frames, count, chunk, project_values=values)
+        check_probe(fixture, lambda p, x, m=module: attend(p, x, c, m, first), weights)
+
+
+def trajectory_block(fixture: Fixture) -> None:
+    c, params = fixture.config, nested(fixture.group("param"))
+    block = PolicyBlock(
+        c["dim"], "ta", c["num_heads"], c["num_frames"],
+        mlp_ratio=c["mlp_ratio"], norm_eps=c["layer_norm_eps"],
+    )  # fmt: skip
+
+    def run(params, x):
+        # The class token's rows of the same block: attention as above, the rest token by token.
+        module = block.bind({"params": params})
+        row = x[:, :1] + class_row(params["attn"], module.norm1(x), c["num_heads"])
+        row = row + module.mlp(module.norm2(row))
+        return jnp.concatenate([row, module(x[:, 1:])], axis=1)
+
+    x = block.bind({"params": params}).norm1(jnp.asarray(fixture.arrays["in/x"]))[:, 1:]
+    q, k, v = trajectory.project_qkv(params["attn"], x, c["num_heads"])
+    fixture.check("out/trajectory", trajectory.spatial_step(q, k, v, c["num_frames"]))
+    check_probe(fixture, run, params)
+
+
+ADAPTERS = {
+    "trajectory_attention_exact": trajectory_attention,
+    "trajectory_attention_orthoformer": trajectory_attention,
+    "trajectory_block": trajectory_block,
+}
