@@ -122,6 +122,20 @@ def read_frames(
     return np.stack([found[int(i)] for i in wanted])[inverse]
 
 
+def iterate_frames(
+    path: str | os.PathLike, short_side: int = 0
+) -> Iterator[tuple[float | None, np.ndarray]]:
+    """All frames in order as (seconds or None, upright RGB uint8 (H, W, 3)).
+
+    Raises:
+      VideoError: as :func:`probe`; also in the middle, where the damage is met.
+    """
+    convert = _Converter(short_side)
+    with _open(path) as (container, stream):
+        for frame in container.decode(stream):
+            yield frame.time, convert(frame)
+
+
 class _Converter:
     """Frames to upright RGB of one size; keeps its scaler between frames."""
 

@@ -1,8 +1,9 @@
 """Manifests: one row per clip in csv or parquet.
 
 Columns: ``path`` and, optionally, ``label`` (class name or number), ``label_id``, ``split``,
-``start`` and ``end`` (seconds, for clips inside a longer video); any others are kept by the file
-and ignored here. Relative paths start from ``root`` or from the folder of the manifest.
+``start`` and ``end`` (seconds, for clips inside a longer video) and ``group`` (clips of one
+recording stay on one side when probes hold examples out); any others are kept by the file and
+ignored here. Relative paths start from ``root`` or from the folder of the manifest.
 """
 
 import csv
@@ -18,13 +19,17 @@ from jaxvid.core.config import ConfigError, suggest
 
 @dataclass(frozen=True)
 class Row:
-    """One clip: resolved ``path``, seconds ``start`` to ``end`` (None = whole file), ``label``."""
+    """One clip: resolved ``path``, seconds ``start`` to ``end`` (None = whole file), ``label``.
+
+    Clips of one ``group`` come from one recording; without such a column, from one file.
+    """
 
     key: str
     path: str
     label: int
     start: float | None = None
     end: float | None = None
+    group: str = ""
 
 
 @dataclass(frozen=True)
@@ -85,8 +90,9 @@ def load_manifest(
 ) -> Manifest:
     """Rows of ``split``; without a ``split`` column every row belongs to "train".
 
-    Labels are numbered over all splits: by ``label_id`` if there is such a column, else by the line
-    of ``label_map``, else as they stand if all are whole numbers, else in the order of the names.
+    A split has labels in all rows or in none (-1). They are numbered over all splits: by
+    ``label_id`` if there is such a column, else by the line of ``label_map``, else as they stand
+    if all are whole numbers, else in the order of the names.
 
     Args:
       path: csv or parquet file.
@@ -118,7 +124,8 @@ def load_manifest(
         if key in lines:
             raise ConfigError(f"{path} line {line}: '{key}' is on line {lines[key]} already")
         lines[key] = line
-        rows.append(Row(key, str(folder / row["path"]), label, start, end))
+        file = str(folder / row["path"])
+        rows.append(Row(key, file, label, start, end, row.get("group", "") or file))
     return Manifest(str(path), tuple(rows), names)
 
 
@@ -174,27 +181,32 @@ def _labels(path, table, label_map: str) -> tuple[list[int], tuple[str, ...]]:
     values = ids if any(ids) else texts
     if not any(values):
         return [-1] * len(table), ()
-    for line, value in enumerate(values, start=2):
-        if not value:
-            raise ConfigError(f"{path} line {line}: empty {column}, other rows have one")
+    labelled = {row.get("split", "train") for row, value in zip(table, values) if value}
+    for line, (row, value) in enumerate(zip(table, values), start=2):
+        if not value and row.get("split", "train") in labelled:
+            raise ConfigError(
+                f"{path} line {line}: empty {column}, other rows of its split have one"
+            )
     if label_map:
         names = tuple(n.strip() for n in Path(label_map).read_text().splitlines() if n.strip())
         numbers = {name: i for i, name in enumerate(names)}
         for line, text in enumerate(texts, start=2):
-            if text not in numbers:
+            if text and text not in numbers:
                 raise ConfigError(f"{path} line {line}: label '{text}' is not in {label_map}")
-        return [numbers[text] for text in texts], names
-    if column == "label_id" or all(v.isdigit() for v in values):
+        return [numbers.get(text, -1) for text in texts], names
+    if column == "label_id" or all(v.isdigit() for v in values if v):
         return _numbered(path, values, texts)
-    names = tuple(sorted(set(values)))
+    names = tuple(sorted({v for v in values if v}))
     numbers = {name: i for i, name in enumerate(names)}
-    return [numbers[v] for v in values], names
+    return [numbers.get(v, -1) for v in values], names
 
 
 def _numbered(path, values: list[str], texts: list[str]) -> tuple[list[int], tuple[str, ...]]:
     """Labels that are numbers already, with the name that stands beside each."""
     names = {}
     for line, (value, text) in enumerate(zip(values, texts), start=2):
+        if not value:
+            continue
         if not value.isdigit():
             raise ConfigError(f"{path} line {line}: label '{value}' is not a number from 0 up")
         known = names.setdefault(int(value), text or value)
@@ -203,7 +215,7 @@ def _numbered(path, values: list[str], texts: list[str]) -> tuple[list[int], tup
                 f"{path} line {line}: label {value} is called '{text}' here and '{known}' before"
             )
     count = max(names) + 1
-    return [int(v) for v in values], tuple(names.get(i, str(i)) for i in range(count))
+    return [int(v) if v else -1 for v in values], tuple(names.get(i, str(i)) for i in range(count))
 
 
 def _seconds(path, line: int, row: dict[str, str], name: str) -> float | None:

@@ -48,7 +48,7 @@ class SplitInfo(NamedTuple):
 def describe(data: DataConfig, split: str) -> SplitInfo:
     """Size and classes of ``split``, without opening a video."""
     source = make_source(data, split)
-    return SplitInfo(len(source), source.class_names, bool(source.class_names))
+    return SplitInfo(len(source), source.class_names, source[0].label >= 0)
 
 
 def resolve_views(data: DataConfig, views: Mapping[str, View]) -> dict[str, View]:

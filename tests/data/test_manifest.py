@@ -49,6 +49,12 @@ def test_no_labels(tmp_path):
     assert manifest.class_names == ()
 
 
+def test_a_split_may_be_without_labels(tmp_path):
+    path = write(tmp_path, "path,label,split\na,x,train\nb,,test\n")
+    assert load_manifest(path, "train").rows[0].label == 0
+    assert load_manifest(path, "test").rows[0].label == -1
+
+
 def test_start_and_end_make_several_clips_of_one_file(tmp_path):
     path = write(tmp_path, "path,start,end\na,0,1.5\na,1.5,\n")
     rows = load_manifest(path).rows
