@@ -143,7 +143,7 @@ class EvalContext:
         return {k: np.concatenate([part[k] for part in parts]) for k in parts[0]}
 
     def groups(self, split: str, index: np.ndarray) -> np.ndarray | None:
-        """Group of each example: clips cut from one file belong together.
+        """Group of each example: clips of one recording belong together.
 
         Args:
           split: name of the split.
@@ -155,7 +155,7 @@ class EvalContext:
         if self.data.source not in BY_FILE:
             return None
         rows = sources.split_manifest(self.data, split).rows
-        return np.unique([rows[i].path for i in index], return_inverse=True)[1]
+        return np.unique([rows[i].group for i in index], return_inverse=True)[1]
 
 
 def check_labels(data: DataConfig, where: str) -> list[pipeline.SplitInfo]:

@@ -14,8 +14,8 @@ from jaxvid.data.config import DataConfig
 from jaxvid.evals.api import EvalContext
 from jaxvid.evals.features import TokenStore
 from jaxvid.model import Model, load
+from jaxvid.tools.make_manifest import SUFFIXES
 
-SUFFIXES = (".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg", ".wmv", ".flv")
 MANIFESTS = (".csv", ".parquet")
 
 

@@ -59,7 +59,7 @@ class FakeLoader:
 
     def split_manifest(self, data, split):
         count = len(self.splits[split][1])
-        return SimpleNamespace(rows=[SimpleNamespace(path=str(i)) for i in range(count)])
+        return SimpleNamespace(rows=[SimpleNamespace(group=str(i)) for i in range(count)])
 
     def make_eval_batches(
         self, data, views, split, *, batch_size, clips=1, crops=1, seed=0, rows=None

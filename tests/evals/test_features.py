@@ -93,10 +93,10 @@ def test_nothing_readable_is_an_error(clips, monkeypatch):
         make_context().features("test")
 
 
-def test_clips_of_one_file_are_one_group(clips, monkeypatch):
+def test_clips_of_one_recording_are_one_group(clips, monkeypatch):
     loader_of(clips, monkeypatch)
-    names = ["a.mp4", "b.mp4", "a.mp4"]
-    rows = SimpleNamespace(rows=[SimpleNamespace(path=name) for name in names])
+    names = ["g01", "g02", "g01"]
+    rows = SimpleNamespace(rows=[SimpleNamespace(group=name) for name in names])
     monkeypatch.setattr(sources, "split_manifest", lambda data, split: rows)
     context = make_context()
     np.testing.assert_array_equal(context.groups("train", np.array([0, 2, 1])), [0, 0, 1])
