@@ -21,7 +21,14 @@ from jaxvid.evals.run import check_evals, due, format_table, run_evals
 from jaxvid.viz.inspection import inspect_clips, save_inspection
 from jaxvid.viz.report import write_report
 
-FREE_TO_CHANGE = ("log_every", "max_skips", "profile", "allow_config_change", "max_seconds")
+FREE_TO_CHANGE = (
+    "log_every",
+    "max_skips",
+    "pictures",
+    "profile",
+    "allow_config_change",
+    "max_seconds",
+)
 
 
 class NonFiniteError(RuntimeError):
@@ -43,7 +50,7 @@ def train(config, workdir: str | Path, *, quiet: bool = False, devices=None) -> 
       NonFiniteError: ``max_skips`` updates in a row were skipped; the state is saved first.
     """
     run = Run(config, devices)
-    evaluators = check_evals(run.config.evals, run.method, run.config.ema > 0)
+    evaluators = check_evals(run.config.evals, run.method, run.config.ema > 0, run.data)
     total, lead = run.info.total_steps, jax.process_index() == 0
     workdir = prepare_workdir(workdir)
     saver = Checkpointer(workdir, run.config.checkpoint.keep)
@@ -123,7 +130,9 @@ def loop(
             if last:
                 break
             epochs = [n / run.info.steps_per_epoch for n in (number, step)]
-            evaluate(run, state, due(evaluators, *epochs, last=False), workdir, terminal)
+            ready = due(evaluators, *epochs, last=False)
+            if ready:
+                evaluate(run, state, ready, workdir, terminal)
             window.skip()
     return state, finished
 
@@ -160,8 +169,9 @@ def evaluate(run: Run, state: TrainState, evaluators: Mapping, workdir: Path, te
                 run.config.batch_size,
             )  # fmt: skip
             terminal.print(format_table(run_evals(todo, context, step, workdir, weights)))
-    if hasattr(run.method, "inspect") and jax.process_count() == 1:
-        clips = next(make_eval_batches(run.data, run.views, run.data.eval_split, batch_size=4))
+    if run.config.pictures and hasattr(run.method, "inspect") and jax.process_count() == 1:
+        size = run.config.pictures
+        clips = next(make_eval_batches(run.data, run.views, run.data.eval_split, batch_size=size))
         save_inspection(workdir, step, inspect_clips(run.method, state.params, state.extra, clips))
 
 

@@ -37,6 +37,7 @@ class RunConfig:
       init_from: checkpoint path, or rows (checkpoint, source regex, target prefix).
       sharding: (regex, spec) rules for parameters and optimiser state, see ``core.sharding``.
       log_every: steps between log lines.
+      pictures: evaluation clips to draw with their masks and reconstructions at every evaluation.
       max_skips: stop after so many skipped (non-finite) updates in a row.
       profile: "first:last" steps to trace for the profiler, or "".
       allow_config_change: resume although the stored config differs.
@@ -59,6 +60,7 @@ class RunConfig:
     sharding: tuple = ((r"(params|opt|ema)/", "fsdp"),)
     checkpoint: CheckpointConfig = CheckpointConfig()
     log_every: int = 50
+    pictures: int = 3
     max_skips: int = 10
     profile: str = ""
     allow_config_change: bool = False

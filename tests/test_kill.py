@@ -1,0 +1,115 @@
+"""Runs that are killed, told to stop, starved of disk, or spread over processes."""
+
+import random
+import signal
+import socket
+import time
+
+import pytest
+
+from jaxvid.core.checkpoint import Checkpointer, read_model
+from jaxvid.core.writers import read_json_lines
+from jaxvid.train import train
+from tests.runs import assert_close, final, finish, smoke, start
+
+CONFIG = "videomae_ssv2"
+FIELDS = dict(
+    steps=120, optim__default__base_lr=0.05, log_every=10,
+    checkpoint__every_steps=10, checkpoint__every_epochs=0.0,
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def reference(tmp_path_factory):
+    """The uninterrupted run, on one device."""
+    workdir = tmp_path_factory.mktemp("reference")
+    status, output = finish(start(CONFIG, workdir, **FIELDS))
+    assert status == 0, output
+    return workdir
+
+
+def wait_for(condition, process, seconds=120.0):
+    end = time.monotonic() + seconds
+    while not condition():
+        assert process.poll() is None, process.communicate()[0]
+        assert time.monotonic() < end, "waited too long"
+        time.sleep(0.005)
+
+
+def saved_steps(workdir):
+    return [p for p in (workdir / "checkpoints").glob("*") if p.name.isdigit()]
+
+
+def test_killed_at_random_steps_and_resumed_on_other_meshes(reference, tmp_path):
+    rng = random.Random(0)
+    for devices in (1, 8):
+        count = len(saved_steps(tmp_path))
+        process = start(
+            CONFIG, tmp_path, devices=devices, pause=0.02, allow_config_change=True, **FIELDS
+        )
+        wait_for(lambda before=count: len(saved_steps(tmp_path)) > before or before, process)
+        time.sleep(rng.uniform(0.0, 0.5))
+        process.send_signal(signal.SIGKILL)
+        assert finish(process)[0] == -signal.SIGKILL
+    train(smoke(CONFIG, **FIELDS, mesh__fsdp=4, allow_config_change=True), tmp_path, quiet=True)
+    assert_close(final(tmp_path), final(reference))
+    steps = [row["step"] for row in read_json_lines(tmp_path / "metrics.jsonl")]
+    assert steps == list(range(10, 121, 10))
+
+
+def test_killed_during_a_save_the_one_before_is_intact(tmp_path):
+    process = start(CONFIG, tmp_path, pause=0.02, **FIELDS)
+    folder = tmp_path / "checkpoints"
+
+    def saving():
+        return len(saved_steps(tmp_path)) >= 1 and any("tmp" in p.name for p in folder.glob("*"))
+
+    wait_for(saving, process)
+    process.send_signal(signal.SIGKILL)
+    finish(process)
+    params, meta, step = read_model(tmp_path)
+    assert step == meta["data_step"] >= 10
+    assert params["params"]["encoder"]
+    saver = Checkpointer(tmp_path)
+    assert saver.latest() == step
+    saver.close()
+
+
+def test_sigterm_saves_and_leaves_with_status_0(reference, tmp_path):
+    process = start(CONFIG, tmp_path, pause=0.02, **FIELDS)
+    wait_for(lambda: (tmp_path / "metrics.jsonl").exists() and saved_steps(tmp_path), process)
+    process.send_signal(signal.SIGTERM)
+    status, output = finish(process)
+    assert status == 0, output
+    assert "run the same command to go on" in output
+    stopped = read_model(tmp_path)[2]
+    assert 0 < stopped < 120
+    status, output = finish(start(CONFIG, tmp_path, **FIELDS))
+    assert f"resumed from step {stopped}" in output
+    assert_close(final(tmp_path), final(reference), atol=0)
+
+
+def test_full_disk_is_one_clear_error(tmp_path):
+    process = start(CONFIG, tmp_path, limit=60_000, **FIELDS)
+    status, output = finish(process)
+    assert status != 0
+    assert "CheckpointError: saving to" in output, output
+    assert not saved_steps(tmp_path)
+
+
+def test_two_processes_over_loopback_give_the_same_run(reference, tmp_path):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{free.getsockname()[1]}"
+    pair = [
+        start(CONFIG, tmp_path, devices=2, distributed=f"{address},{i},2", mesh__fsdp=2, **FIELDS)
+        for i in range(2)
+    ]
+    for process in pair:
+        status, output = finish(process)
+        assert status == 0, output
+    assert_close(final(tmp_path), final(reference))
+    losses = [
+        [r["loss"] for r in read_json_lines(w / "metrics.jsonl")] for w in (tmp_path, reference)
+    ]
+    assert losses[0] == pytest.approx(losses[1], abs=1e-4)

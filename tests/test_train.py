@@ -1,0 +1,151 @@
+"""Whole runs on the embedded videos: what is written, exact resume, meshes, accumulation."""
+
+import json
+import shutil
+
+import jax
+import numpy as np
+import pytest
+
+from jaxvid.core import trees
+from jaxvid.core.checkpoint import CheckpointError
+from jaxvid.core.config import ConfigError
+from jaxvid.core.run import Run
+from jaxvid.core.writers import read_json_lines
+from jaxvid.train import NonFiniteError, train
+from tests.runs import assert_close, final, smoke
+
+CONFIG = "videomae_ssv2"
+BRISK = dict(optim__default__base_lr=0.1, checkpoint__every_steps=4, checkpoint__keep=5)
+
+
+@pytest.fixture(scope="module")
+def reference(tmp_path_factory):
+    """An uninterrupted run on one device, with checkpoints at steps 4 and 8."""
+    workdir = tmp_path_factory.mktemp("reference")
+    train(smoke(CONFIG, **BRISK, pictures=1), workdir, quiet=True, devices=jax.devices()[:1])
+    return workdir
+
+
+def interrupted(reference, workdir):
+    """A workdir as the reference left it at step 4."""
+    shutil.copytree(reference, workdir)
+    shutil.rmtree(workdir / "checkpoints" / "8")
+    return workdir
+
+
+def test_what_a_run_writes(reference):
+    rows = read_json_lines(reference / "metrics.jsonl")
+    assert [row["step"] for row in rows] == [2, 4, 6, 8]
+    assert {"loss", "lr/default", "grad_norm/default", "input_wait", "clips_per_s"} <= set(rows[0])
+    assert "FLOPs/step" in (reference / "banner.txt").read_text()
+    assert json.loads((reference / "config.json").read_text())["method"]["name"] == "videomae"
+    assert "jax" in json.loads((reference / "versions.json").read_text())
+    assert (reference / "report.html").stat().st_size > 10_000
+    assert list((reference / "tensorboard").iterdir())
+    assert list((reference / "figures").glob("reconstruction-8-*.png"))
+
+
+def test_parameters_moved(reference):
+    state = Run(smoke(CONFIG, **BRISK), jax.devices()[:1]).fresh_state()
+    moved = final(reference)["encoder/blocks/mlp/fc1/kernel"]
+    assert np.abs(moved - trees.flatten(state.params)["encoder/blocks/mlp/fc1/kernel"]).max() > 1e-3
+
+
+def test_resume_is_bit_equal(reference, tmp_path):
+    workdir = interrupted(reference, tmp_path / "run")
+    train(smoke(CONFIG, **BRISK), workdir, quiet=True, devices=jax.devices()[:1])
+    assert_close(final(workdir), final(reference), atol=0)
+    old, new = (read_json_lines(w / "metrics.jsonl") for w in (reference, workdir))
+    assert [r["step"] for r in new] == [2, 4, 6, 8]
+    assert [r["loss"] for r in new] == [r["loss"] for r in old]
+
+
+@pytest.mark.parametrize("resume", [False, True], ids=["from_scratch", "from_one_device"])
+def test_eight_devices_give_the_same_run(reference, tmp_path, resume):
+    workdir = interrupted(reference, tmp_path / "run") if resume else tmp_path
+    config = smoke(CONFIG, **BRISK, mesh__fsdp=2, allow_config_change=True)
+    train(config, workdir, quiet=True)
+    assert_close(final(workdir), final(reference))
+
+
+def test_accumulation_gives_the_same_run(reference, tmp_path):
+    config = smoke(CONFIG, **BRISK, accumulate=4)
+    train(config, tmp_path, quiet=True, devices=jax.devices()[:1])
+    assert_close(final(tmp_path), final(reference))
+
+
+def test_scan_and_remat_give_the_same_run(reference, tmp_path):
+    config = smoke(CONFIG, **BRISK, method__scan=True, method__remat="full")
+    train(config, tmp_path, quiet=True, devices=jax.devices()[:1])
+    assert_close(final(tmp_path), final(reference))
+
+
+def test_finished_run_stays_as_it_is(reference, tmp_path):
+    workdir = tmp_path / "run"
+    shutil.copytree(reference, workdir)
+    state = train(smoke(CONFIG, **BRISK), workdir, quiet=True, devices=jax.devices()[:1])
+    assert int(state.step) == 8
+    assert_close(final(workdir), final(reference), atol=0)
+
+
+def test_changed_config_is_refused_by_name(reference, tmp_path):
+    workdir = interrupted(reference, tmp_path / "run")
+    config = smoke(CONFIG, **BRISK, seed=1, method__rho=0.75)
+    with pytest.raises(
+        ConfigError, match=r"config.method.rho: 0.95 -> 0.75\n.*config.seed: 0 -> 1"
+    ):
+        train(config, workdir, quiet=True)
+
+
+def test_checkpoint_of_another_model_is_refused(reference, tmp_path):
+    workdir = interrupted(reference, tmp_path / "run")
+    config = smoke(CONFIG, **BRISK, method__decoder_depth=2, allow_config_change=True)
+    with pytest.raises(CheckpointError, match=r"decoder/blocks/.*: stored \(1, .*model \(2, "):
+        train(config, workdir, quiet=True)
+
+
+def test_init_from_another_run(reference, tmp_path):
+    config = smoke(CONFIG, **BRISK, seed=5, steps=1, init_from=str(reference))
+    config.optim.default.base_lr = config.optim.default.warmup_epochs = 0.0
+    train(config, tmp_path, quiet=True)
+    assert_close(final(tmp_path), final(reference), atol=1e-6)
+    banner = (tmp_path / "banner.txt").read_text()
+    assert f"init_from: {len(final(reference))} matched" in banner
+
+
+def test_non_finite_updates_stop_the_run_with_a_saved_state(tmp_path):
+    config = smoke(CONFIG, optim__default__base_lr=1e30, max_skips=2, log_every=1)
+    with pytest.raises(NonFiniteError, match="max_skips=2"):
+        train(config, tmp_path, quiet=True)
+    assert all(np.isfinite(v).all() for v in final(tmp_path).values())
+
+
+def test_time_limit_ends_the_run_early(tmp_path):
+    config = smoke(CONFIG, max_seconds=1e-6, steps=1000)
+    state = train(config, tmp_path, quiet=True)
+    assert 1 <= int(state.step) <= 3
+    assert (tmp_path / "report.html").exists()
+
+
+@pytest.mark.parametrize(
+    "fields, message",
+    [
+        (dict(batch_size=12, accumulate=8), "config.batch_size=12 must be a multiple"),
+        (dict(batch_size=64), "batch_size 64 is larger than an epoch"),
+        (dict(steps=8, epochs=1.0), "set exactly one above 0"),
+        (dict(mesh__data=16), "needs 16 devices, 8 are here"),
+        (dict(optim__default__warmup_epochs=99.0), "the warm-up takes"),
+        (dict(method__rho=1.5), "method.rho: got 1.5"),
+        (dict(init_from="nowhere"), "nowhere: no checkpoints here"),
+    ],
+)
+def test_impossible_configs_fail_at_start_up(tmp_path, fields, message):
+    with pytest.raises((ConfigError, CheckpointError), match=message):
+        train(smoke(CONFIG, **fields), tmp_path / "run", quiet=True)
+
+
+def test_workdir_that_is_a_file(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ConfigError, match=r"--workdir=.*can't be written"):
+        train(smoke(CONFIG), tmp_path / "file", quiet=True)
