@@ -141,7 +141,8 @@ def main(argv: Sequence[str] | None = None) -> None:
             print(f"note: {note}")
         weights = args.weights.split(",") if args.weights else list(stored.weights)
         groups = choose_evaluators(stored.config, args.evals.split(","), weights, ours)
-        evaluators = check_evals(groups, stored.method, "ema" in stored.weights, stored.data)
+        store = TokenStore(args.token_gb, args.token_folder)
+        evaluators = check_evals(groups, stored.method, "ema" in stored.weights, stored.data, store)
         rows = evaluate(
             stored,
             evaluators,
@@ -149,7 +150,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             workdir=args.workdir,
             batch_size=args.batch_size,
             seed=args.seed,
-            store=TokenStore(args.token_gb, args.token_folder),
+            store=store,
         )
     except USER_ERRORS as error:
         print(f"\n{type(error).__name__}: {error}", file=sys.stderr)

@@ -15,6 +15,7 @@ from jax.sharding import Mesh
 from jaxvid.core.config import ConfigError
 from jaxvid.core.method import Method
 from jaxvid.core.sharding import host_rows, place_batch
+from jaxvid.core.step import init_state
 from jaxvid.core.types import Batch, Context, Tree, View
 from jaxvid.data import pipeline
 from jaxvid.data.config import DataConfig
@@ -53,12 +54,8 @@ class TokenStore:
     max_gb: float = 8.0
     folder: str | None = None
 
-    def allocate(self, shape: tuple[int, ...], where: str) -> np.ndarray:
-        """Empty f16 table.
-
-        Raises:
-          ConfigError: it would be larger than ``max_gb``.
-        """
+    def check(self, shape: tuple[int, ...], where: str) -> None:
+        """Raise ConfigError if a table of ``shape`` would be larger than ``max_gb``."""
         size = int(np.prod(shape, dtype=np.int64)) * 2 / 1e9
         if size > self.max_gb:
             raise ConfigError(
@@ -66,6 +63,10 @@ class TokenStore:
                 "raise token_gb (with token_folder it lies on disk), take a subset of the split "
                 "(data.subset) or leave out the evaluators that read tokens"
             )
+
+    def allocate(self, shape: tuple[int, ...], where: str) -> np.ndarray:
+        """Empty f16 table; raises like :meth:`check`."""
+        self.check(shape, where)
         if self.folder is None:
             return np.empty(shape, np.float16)
         return np.memmap(tempfile.TemporaryFile(dir=self.folder), np.float16, "w+", shape=shape)
@@ -80,6 +81,20 @@ def eval_views(method: Method) -> dict[str, View]:
 def eval_context() -> Context:
     """The context of ``augment`` in evaluation: nothing in it is random."""
     return Context(step=0, total_steps=1, epoch=0.0, train=False, key=jax.random.key(0), active=())
+
+
+def token_grid(method: Method, data: DataConfig) -> tuple[int, int, int, int]:
+    """Shape (t, h, w, D) of the tokens of one clip; traces the network, computes nothing."""
+    view = pipeline.resolve_views(data, eval_views(method))["video"]
+
+    def tokens():
+        video = jnp.zeros((1, view.frames, view.size, view.size, 3), jnp.uint8)
+        facts = {"label": jnp.zeros(1, jnp.int32), "index": jnp.zeros(1, jnp.int32)}
+        state = init_state(method, {}, {"video": video, **facts}, 0, 0.0)
+        batch = method.augment({"video": video}, eval_context())
+        return method.encode(state.params, state.extra, batch).tokens
+
+    return jax.eval_shape(tokens).shape[1:]
 
 
 def sharded_batches(

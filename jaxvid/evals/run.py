@@ -12,8 +12,10 @@ import numpy as np
 from jaxvid.core.config import ConfigError, choose, from_config
 from jaxvid.core.method import Method
 from jaxvid.data.config import DataConfig
+from jaxvid.data.pipeline import describe
 from jaxvid.evals import EVALS
 from jaxvid.evals.api import EvalContext, EvalResult, Evaluator, check_labels
+from jaxvid.evals.features import TokenStore, token_grid
 
 WEIGHTS = ("raw", "ema")
 
@@ -119,7 +121,8 @@ def format_table(rows: list[Mapping[str, Any]]) -> str:
 
     ``chance`` stands in its own column beside the metric that it belongs to.
     """
-    lines = [f"{'eval':<16}{'weights':<9}{'metric':<20}{'value':>10}{'chance':>10}"]
+    width = max(len(str(row["eval"])) for row in [{"eval": "eval"}, *rows]) + 2
+    lines = [f"{'eval':<{width}}{'weights':<9}{'metric':<20}{'value':>10}{'chance':>10}"]
     for row in rows:
         metrics = row["metrics"]
         for name, value in metrics.items():
@@ -128,7 +131,9 @@ def format_table(rows: list[Mapping[str, Any]]) -> str:
             chance = _chance(name, metrics)
             beside = "" if chance is None else f"{chance:.2f}"
             digits = f"{value:.2f}" if abs(value) >= 1 or value == 0 else f"{value:.4g}"
-            lines.append(f"{row['eval']:<16}{row['weights']:<9}{name:<20}{digits:>10}{beside:>10}")
+            lines.append(
+                f"{row['eval']:<{width}}{row['weights']:<9}{name:<20}{digits:>10}{beside:>10}"
+            )
     unread = {k: n for row in rows for k, n in row.get("unreadable", {}).items()}
     lines += [f"note: {n} unreadable videos of '{k}' are not counted" for k, n in unread.items()]
     return "\n".join(lines)
@@ -142,7 +147,11 @@ def _chance(name: str, metrics: Mapping[str, float]) -> float | None:
 
 
 def check_evals(
-    config: Mapping[str, Any], method: Method, has_ema: bool, data: DataConfig | None = None
+    config: Mapping[str, Any],
+    method: Method,
+    has_ema: bool,
+    data: DataConfig | None = None,
+    store: TokenStore = TokenStore(),
 ) -> dict[str, Evaluator]:
     """Evaluators of ``config.evals``, checked at start-up against the run they will judge.
 
@@ -150,10 +159,12 @@ def check_evals(
       config: groups of ``config.evals``.
       method: what will be judged.
       has_ema: whether the run averages its weights.
-      data: the data set, to check that splits and labels are there; None skips that.
+      data: the data set, to check labels and the size of token tables; None skips that.
+      store: where token tables will go.
 
     Raises:
-      ConfigError: an evaluator asks for weights, abilities or labels that the run doesn't have.
+      ConfigError: an evaluator asks for weights, abilities, labels or memory that the run doesn't
+        have.
     """
     evaluators = make_evaluators(config)
     for name, evaluator in evaluators.items():
@@ -169,4 +180,10 @@ def check_evals(
             )
         if data is not None and evaluator.uses_labels:
             check_labels(data, f"config.evals.{name}")
+        if data is not None and evaluator.uses_tokens:
+            t, h, w, width = token_grid(method, data)
+            t *= evaluator.clips * evaluator.crops
+            for split in (data.train_split, data.eval_split):
+                count = describe(data, split).num_examples
+                store.check((count, t, h, w, width), f"config.evals.{name}, split '{split}'")
     return evaluators

@@ -5,12 +5,15 @@ import numpy as np
 import pytest
 
 from configs.common import evals as eval_configs
+from configs.common.models import vit
 from jaxvid.core.config import ConfigError
 from jaxvid.core.method import Method
 from jaxvid.data.config import DataConfig
 from jaxvid.evals import EVALS
+from jaxvid.evals.features import TokenStore, token_grid
 from jaxvid.evals.knn import Knn
 from jaxvid.evals.run import check_evals, due, format_table, make_evaluators, run_evals
+from jaxvid.methods import make_method
 from tests.evals.fakes import FakeLoader, PixelMethod, constant_clips, make_context
 
 KINDS = tuple(name for name, cls in EVALS.items() if hasattr(PixelMethod, cls.needs))
@@ -94,6 +97,16 @@ def test_start_up_refuses_what_the_run_cannot_give(monkeypatch):
 
     with pytest.raises(ConfigError, match="Plain has no 'reconstruct'"):
         check_evals({"reconstruction": {}}, Plain(), has_ema=False)
+
+
+def test_start_up_refuses_token_tables_that_will_not_fit(loader):
+    method, data = make_method({"name": "videomae", "encoder": vit("tiny")}), DataConfig(size=32)
+    grid = token_grid(method, data)
+    assert grid == (8, 4, 4, method.encoder.width)
+    gigabytes = 24 * np.prod(grid) * 2 / 1e9
+    check_evals({"attentive": {}}, method, False, data, TokenStore(gigabytes))
+    with pytest.raises(ConfigError, match=r"config\.evals\.attentive, split 'train'"):
+        check_evals({"attentive": {"clips": 2}}, method, False, data, TokenStore(gigabytes))
 
 
 @pytest.mark.parametrize(
