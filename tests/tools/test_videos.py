@@ -1,0 +1,145 @@
+"""check_data, pack_videos and bench_loader on a handful of generated files."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from jaxvid.core.types import View
+from jaxvid.data.config import DataConfig
+from jaxvid.data.decode import probe, read_frames
+from jaxvid.data.manifest import load_manifest
+from jaxvid.data.pipeline import make_eval_batches
+from jaxvid.tools import bench_loader, check_data, pack_videos
+from tests.data.videos import numbered_frames, write_video
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Four good videos and a broken one."""
+    videos = tmp_path / "videos"
+    videos.mkdir()
+    lines = ["path,label,split,note"]
+    for i in range(5):
+        if i == 2:
+            (videos / f"{i}.mp4").write_bytes(b"broken")
+        else:
+            write_video(videos / f"{i}.mp4", numbered_frames(20 + i, 98, 66) // 2 + 20 * i)
+        lines.append(f"videos/{i}.mp4,class{i % 2},{'test' if i == 4 else 'train'},n{i}")
+    (tmp_path / "m.csv").write_text("\n".join(lines) + "\n")
+    return tmp_path
+
+
+def test_check_data(folder, capsys):
+    clean = folder / "elsewhere" / "clean.csv"
+    arguments = [f"--manifest={folder}/m.csv", f"--out={clean}", "--jobs=2"]
+    assert check_data.main(arguments) == 1
+    out = capsys.readouterr().out
+    assert "5 files" in out
+    assert "4 good, 1 bad" in out
+    assert "shortest 20, median 22, longest 24" in out
+    assert "98x66 (4)" in out
+    assert "2.mp4: can't be decoded" in out
+    rows = load_manifest(clean, "train").rows
+    assert [probe(row.path).num_frames for row in rows] == [20, 21, 23]
+    assert "n3" in clean.read_text()
+    assert check_data.main([f"--manifest={clean}"]) == 0
+
+
+def test_check_data_reports_wrong_manifests(folder, capsys):
+    assert check_data.main([f"--manifest={folder}/none.csv"]) == 2
+    text = (folder / "m.csv").read_text().replace("videos/1.mp4,class1", "videos/1.mp4,")
+    (folder / "m.csv").write_text(text)
+    assert check_data.main([f"--manifest={folder}/m.csv"]) == 2
+    captured = capsys.readouterr()
+    assert "m.csv line 3: empty label" in captured.err
+    assert "4 good, 1 bad" in captured.out
+
+
+def test_pack_videos_keeps_every_frame_and_resumes(folder, capsys):
+    arguments = [f"--manifest={folder}/m.csv", f"--out={folder}/packed", "--short_side=48"]
+    assert pack_videos.main([*arguments, "--gop=8", "--jobs=2"]) == 1
+    assert "4 videos packed" in capsys.readouterr().out
+    manifest = load_manifest(folder / "packed" / "manifest.csv", "train")
+    assert [row.label for row in manifest.rows] == [0, 1, 1]
+    for row, number in zip(manifest.rows, (0, 1, 3)):
+        index = probe(row.path)
+        assert index.num_frames == 20 + number
+        assert len(index.keys) == 3
+        ids = [0, 7, 19]
+        packed = read_frames(row.path, ids)
+        assert packed.shape == (3, 48, 70, 3)  # 71.3 wide, made even
+        source = read_frames(folder / "videos" / f"{number}.mp4", ids, short_side=48)
+        source = source[:, :, :70].astype(int)
+        assert np.abs(packed - source).mean() < 4
+    stamps = {p: p.stat().st_mtime_ns for p in (folder / "packed").rglob("*.mp4")}
+    assert len(stamps) == 4  # no leftovers under other names
+    assert pack_videos.main(arguments) == 1
+    assert stamps == {p: p.stat().st_mtime_ns for p in (folder / "packed").rglob("*.mp4")}
+
+
+def test_packing_keeps_times(folder):
+    pts = np.cumsum([10, 30] * 10).tolist()
+    source = write_video(folder / "vfr.mp4", numbered_frames(20), pts=pts)
+    pack_videos.pack_video(source, folder / "out.mp4", 32, 16, 20)
+    old, new = probe(source), probe(folder / "out.mp4")
+    np.testing.assert_allclose(
+        np.diff(new.pts) * float(new.time_base), np.diff(old.pts) * float(old.time_base), atol=1e-4
+    )
+
+
+def test_pack_to_array_record(folder, tiny_data):
+    (folder / "videos" / "2.mp4").write_bytes((folder / "videos" / "0.mp4").read_bytes())
+    arguments = [f"--manifest={folder}/m.csv", f"--out={folder}/packed", "--format=array_record"]
+    assert pack_videos.main([*arguments, "--short_side=48", "--shard=3"]) == 0
+    names = sorted(p.name for p in (folder / "packed").iterdir())
+    assert names == [
+        "classes.txt",
+        "test-00000-of-00001.array_record",
+        "train-00000-of-00002.array_record",
+        "train-00001-of-00002.array_record",
+    ]
+    data = replace(
+        tiny_data, source="array_record", manifest=f"{folder}/packed/{{split}}-*.array_record"
+    )
+    (packed,) = make_eval_batches(data, {"video": View()}, "train", batch_size=4)
+    data = replace(data, source="video", manifest=f"{folder}/m.csv", short_side=48)
+    (direct,) = make_eval_batches(data, {"video": View()}, "train", batch_size=4)
+    assert packed["label"].tolist() == direct["label"].tolist() == [0, 1, 0, 1]
+    gap = np.abs(packed["video"].astype(int) - direct["video"])
+    assert gap.mean() < 4
+
+
+@pytest.fixture
+def tiny_data():
+    return DataConfig(frames=4, stride=2, size=32, short_side=48)
+
+
+def test_bench_loader_prints_a_row_per_loop(folder, capsys):
+    videos = f"--videos={folder}/videos/0.mp4"
+    assert bench_loader.main([videos, "--clips=2", "--size=32", "--stride=1"]) == 0
+    out = capsys.readouterr().out
+    assert "20 frames, 2 clips of 16 x 1" in out
+    assert "jaxvid " in out
+    assert "opencv " in out
+    rows = [line for line in out.splitlines() if line.startswith("decord ")]
+    assert len(rows) == 1 or "decord is not installed" in out
+
+
+def test_bench_loops_cut_the_same_clip(folder):
+    path, ids = str(folder / "videos" / "3.mp4"), np.arange(3, 19)
+    clips = {
+        name: loop(path, ids, 224, np.random.default_rng(1)).astype(int)
+        for name, loop in bench_loader.LOOPS.items()
+        if name != "decord"
+    }
+    assert clips["jaxvid"].shape == (16, 224, 224, 3)
+    assert np.abs(clips["jaxvid"] - clips["opencv"]).mean() < 6
+
+
+def test_files_the_benchmark_makes(tmp_path):
+    files = bench_loader.make_files(tmp_path, seconds=1)
+    whole, packed = (read_frames(path, [0]).shape[1:3] for path in files.values())
+    assert whole == (720, 1280)
+    assert packed == (256, 454)
+    assert len(probe(next(iter(files.values()))).keys) == 1
