@@ -10,34 +10,34 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from jaxvid.core.config import choose
+from jaxvid.models.attention import AttentionImpl, attention
 
 xavier = nn.initializers.xavier_uniform()
 QkvBias = Literal["qv", "full", "none"]
-AttentionImpl = Literal["xla", "cudnn"]
 REMAT_POLICIES = {
     "full": jax.checkpoint_policies.nothing_saveable,
     "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
 }
 
 
-def attention(q: Array, k: Array, v: Array, impl: AttentionImpl = "xla") -> Array:
-    """Multi-head attention, ``softmax(q k^T / sqrt(d)) v`` with logits and softmax in f32.
+@jax.custom_vjp
+def gelu(x: Array) -> Array:
+    """Gaussian error linear unit in its erf form, ``x Phi(x)``.
 
-    Args:
-      q: (B, Nq, h, d).
-      k, v: (B, Nk, h, d).
-      impl: "xla" (two einsums) or "cudnn" (fused kernel, GPU and bf16 only).
-
-    Returns:
-      (B, Nq, h, d) in the dtype of ``v``.
+    With its own derivative, ``Phi(x) + x phi(x)``, because the automatic one keeps several arrays
+    of the size of ``x``: this keeps ``x`` alone.
     """
-    if impl == "cudnn":
-        return jax.nn.dot_product_attention(q, k, v, implementation="cudnn")
-    logits = jnp.einsum(
-        "bqhd,bkhd->bhqk", q * q.shape[-1] ** -0.5, k, preferred_element_type=jnp.float32
-    )
-    weights = jax.nn.softmax(logits, axis=-1).astype(v.dtype)
-    return jnp.einsum("bhqk,bkhd->bqhd", weights, v)
+    return nn.gelu(x, approximate=False)
+
+
+def _gelu_grad(x, grad):
+    wide = x.astype(jnp.float32)
+    cdf = 0.5 * (1.0 + lax.erf(wide * 0.5**0.5))
+    pdf = jnp.exp(-0.5 * jnp.square(wide)) * (2.0 * jnp.pi) ** -0.5
+    return ((cdf + wide * pdf) * grad).astype(x.dtype)
+
+
+gelu.defvjp(lambda x: (gelu(x), x), lambda x, grad: (_gelu_grad(x, grad),))
 
 
 def dropout(x: Array, rate: float | Array, keys: Array | None, axes: tuple[int, ...]) -> Array:
@@ -77,7 +77,7 @@ class Mlp(nn.Module):
         """(B, N, D) to (B, N, D)."""
         width = x.shape[-1]
         x = nn.Dense(self.hidden, dtype=self.dtype, kernel_init=xavier, name="fc1")(x)
-        x = nn.gelu(x, approximate=False)
+        x = gelu(x)
         x = nn.Dense(width, dtype=self.dtype, kernel_init=xavier, name="fc2")(x)
         return dropout(x, self.drop, keys, (0, 1))
 
@@ -94,7 +94,7 @@ class Attention(nn.Module):
     heads: int
     qkv_bias: QkvBias = "qv"
     drop: float = 0.0
-    impl: AttentionImpl = "xla"
+    impl: AttentionImpl = "auto"
     dtype: str = "float32"
 
     @nn.compact
@@ -135,7 +135,7 @@ class Block(nn.Module):
     qkv_bias: QkvBias = "qv"
     norm_eps: float = 1e-6
     drop: float = 0.0
-    impl: AttentionImpl = "xla"
+    impl: AttentionImpl = "auto"
     dtype: str = "float32"
 
     @nn.compact

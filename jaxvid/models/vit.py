@@ -12,7 +12,8 @@ import jax.numpy as jnp
 from jax import Array
 
 from jaxvid.core.config import ConfigError, choose
-from jaxvid.models.layers import AttentionImpl, Block, Blocks, QkvBias, dropout, fold_keys
+from jaxvid.models.attention import AttentionImpl
+from jaxvid.models.layers import Block, Blocks, QkvBias, dropout, fold_keys
 from jaxvid.models.patches import Grid, Patch, gather_tokens, patchify, token_grid
 from jaxvid.models.posemb import PositionTable
 
@@ -30,7 +31,8 @@ class VitConfig:
       cls: prepend a learned class token.
       qkv_bias: "qv", "full" or "none".
       drop_path: stochastic-depth rate of the last block, growing linearly from 0.
-      attention: "xla" or "cudnn" (GPU, bfloat16).
+      attention: "auto", "xla", "chunked" or "cudnn" (GPU, bfloat16), see
+        :func:`jaxvid.models.attention.attention`.
     """
 
     width: int
@@ -43,7 +45,7 @@ class VitConfig:
     qkv_bias: QkvBias = "qv"
     norm_eps: float = 1e-6
     drop_path: float = 0.0
-    attention: AttentionImpl = "xla"
+    attention: AttentionImpl = "auto"
 
     def __post_init__(self):
         if self.width % self.heads:

@@ -1,0 +1,133 @@
+"""The one attention call site, and its memory-light form."""
+
+import functools
+from typing import Literal
+
+import jax
+import jax.numpy as jnp
+from jax import Array, lax
+
+from jaxvid.core.config import choose
+
+AttentionImpl = Literal["auto", "xla", "chunked", "cudnn"]
+LONG = 512
+CHUNK = 400
+
+
+def attention(q: Array, k: Array, v: Array, impl: AttentionImpl = "auto") -> Array:
+    """Multi-head attention, ``softmax(q k^T / sqrt(d)) v`` with logits and softmax in f32.
+
+    Args:
+      q: (B, Nq, h, d).
+      k, v: (B, Nk, h, d).
+      impl: "xla" (two einsums), "chunked" (one head and some 400 queries at a time, logits formed
+        again in the backward pass, so that no (Nq, Nk) array leaves the cache), "cudnn" (fused
+        kernel, GPU and bfloat16 only), or "auto": from 512 keys on, logits are formed again in
+        the backward pass, and in chunks where the program is lowered for a CPU; else "xla".
+
+    Returns:
+      (B, Nq, h, d) in the dtype of ``v``.
+    """
+    forms = {
+        "auto": _recomputing if k.shape[1] >= LONG else _einsum_attention,
+        "xla": _einsum_attention,
+        "chunked": functools.partial(_recomputing, chunked=True),
+        "cudnn": functools.partial(jax.nn.dot_product_attention, implementation="cudnn"),
+    }
+    return choose(impl, forms, "attention")(q, k, v)
+
+
+def _einsum_attention(q, k, v):
+    q = q * q.shape[-1] ** -0.5
+    logits = jnp.einsum("bqhd,bkhd->bhqk", q, k, preferred_element_type=jnp.float32)
+    weights = jax.nn.softmax(logits, axis=-1).astype(v.dtype)
+    return jnp.einsum("bhqk,bkhd->bqhd", weights, v)
+
+
+def _recomputing(q, k, v, chunked=False):
+    """Attention that keeps only its output and the log-sum of every row for the backward pass."""
+    batch, heads = q.shape[0], q.shape[2]
+    merge = lambda x: jnp.moveaxis(x, 2, 1).reshape(-1, x.shape[1], x.shape[3])  # noqa: E731
+    out = _merged_attention(chunked, merge(q * q.shape[-1] ** -0.5), merge(k), merge(v))
+    return jnp.moveaxis(out.reshape(batch, heads, *out.shape[1:]), 1, 2)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _merged_attention(chunked, q, k, v):
+    return _forward(chunked, q, k, v)[0]
+
+
+def _forward(chunked, q, k, v):
+    """Attention over (B*h, N, d) with scaled queries."""
+    whole, by_chunk = jax.vmap(_head), functools.partial(lax.map, lambda x: _head_in_chunks(*x))
+    if chunked:
+        out, lse = by_chunk((q, k, v))
+    else:
+        out, lse = lax.platform_dependent(
+            q, k, v, cpu=lambda *x: by_chunk(x), default=lambda *x: whole(*x)
+        )
+    return out, (q, k, v, out, lse)
+
+
+def _backward(chunked, kept, grad):
+    q, k, v, out, lse = kept
+    shift = jnp.sum(out * grad, -1, keepdims=True, dtype=jnp.float32)
+    args = (q, grad, lse, shift, k, v)
+    by_chunk = functools.partial(lax.map, lambda x: _head_grad_in_chunks(*x))
+    if chunked:
+        return by_chunk(args)
+    return lax.platform_dependent(
+        *args, cpu=lambda *x: by_chunk(x), default=lambda *x: jax.vmap(_head_grad)(*x)
+    )
+
+
+_merged_attention.defvjp(_forward, _backward)
+
+
+def _dot(a, b, axis_a, axis_b):
+    dims = (((axis_a,), (axis_b,)), ((), ()))
+    return lax.dot_general(a, b, dims, preferred_element_type=jnp.float32)
+
+
+def _head(q, k, v):
+    """One head: output (Nq, d) and the log-sum-exp (Nq, 1) of its logits."""
+    logits = _dot(q, k, 1, 1)
+    top = logits.max(-1, keepdims=True)
+    weights = jnp.exp(logits - top)
+    total = weights.sum(-1, keepdims=True)
+    out = _dot(weights.astype(v.dtype), v, 1, 0) / total
+    return out.astype(v.dtype), top + jnp.log(total)
+
+
+def _head_grad(q, grad, lse, shift, k, v):
+    """Gradients of q, k, v of one head; ``shift`` (Nq, 1) is sum(out * grad)."""
+    weights = jnp.exp(_dot(q, k, 1, 1) - lse)
+    dv = _dot(weights.astype(grad.dtype), grad, 0, 0)
+    dlogits = (weights * (_dot(grad, v, 1, 1) - shift)).astype(q.dtype)
+    dq, dk = _dot(dlogits, k, 1, 0), _dot(dlogits, q, 0, 0)
+    return dq.astype(q.dtype), dk.astype(k.dtype), dv.astype(v.dtype)
+
+
+def _chunks(x):
+    """(N, d) to (n, N', d): as few chunks as possible of at most CHUNK rows, zeros at the end."""
+    count = -(-x.shape[0] // CHUNK)
+    size = -(-x.shape[0] // count)
+    return jnp.pad(x, ((0, count * size - x.shape[0]), (0, 0))).reshape(count, size, -1)
+
+
+def _head_in_chunks(q, k, v):
+    out, lse = lax.map(lambda part: _head(part, k, v), _chunks(q))
+    return tuple(x.reshape(-1, x.shape[-1])[: q.shape[0]] for x in (out, lse))
+
+
+def _head_grad_in_chunks(q, grad, lse, shift, k, v):
+    def add(total, rows):
+        dq, dk, dv = _head_grad(*rows, k, v)
+        return (total[0] + dk, total[1] + dv), dq
+
+    # A padded row has a zero gradient and a zero query, so it adds nothing to dk and dv.
+    rows = tuple(_chunks(x) for x in (q, grad, lse, shift))
+    zero = tuple(jnp.zeros(x.shape, jnp.float32) for x in (k, v))
+    (dk, dv), dq = lax.scan(add, zero, rows)
+    dq = dq.reshape(-1, q.shape[-1])[: q.shape[0]]
+    return dq, dk.astype(k.dtype), dv.astype(v.dtype)
