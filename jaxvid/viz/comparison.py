@@ -177,7 +177,7 @@ def _cell(row: Summary | None) -> str:
         return "–"
     if len(row.values) == 1:
         return number(row.mean)
-    digits = 2 if abs(row.mean) >= 10 else 4
+    digits = 2 if abs(row.mean) >= 1 else 4
     return f"{row.mean:.{digits}f} ± {row.deviation:.{digits}f} ({len(row.values)})"
 
 

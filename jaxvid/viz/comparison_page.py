@@ -167,7 +167,7 @@ def _series(groups: Groups, x: str, keys: Sequence[str] | None = None) -> dict:
 
 
 def _by_step(groups: Groups, hues: dict, floors: Mapping[str, float]) -> str:
-    panels = {**_series(groups, "step", ("loss",)), **_top1(groups, floors)}
+    panels = {**_series(groups, "step", ("loss", "reconstruction")), **_top1(groups, floors)}
     rest = {k: v for k, v in _series(groups, "step").items() if k not in panels}
     parts = ["<h2>By step</h2>", html.legend(hues), _multiples(groups, hues, panels, "step")]
     more = _multiples(groups, hues, rest, "step")
@@ -175,7 +175,10 @@ def _by_step(groups: Groups, hues: dict, floors: Mapping[str, float]) -> str:
 
 
 def _by_seconds(groups: Groups, hues: dict) -> str:
-    panels = {**_series(groups, "train_seconds", ("loss",)), **_top1(groups, {}, "seconds")}
+    panels = {
+        **_series(groups, "train_seconds", ("loss", "reconstruction")),
+        **_top1(groups, {}, "seconds"),
+    }
     content = _multiples(groups, hues, panels, "seconds of training")
     return f"<h2>By seconds</h2>{html.legend(hues)}{content}" if content else ""
 

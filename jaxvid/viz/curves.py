@@ -12,6 +12,7 @@ from jaxvid.viz.runs import RunFiles
 Line = tuple[np.ndarray, np.ndarray]
 TITLES = {
     "loss": "training loss",
+    "reconstruction": "reconstruction loss",
     "input_wait": "waiting for input",
     "clips_per_s": "clips per second",
     "grad_norm": "gradient norm",
@@ -21,7 +22,7 @@ TITLES = {
 }
 # Schedules and counters are shown as they are: a running mean would bend their corners.
 _EXACT = ("lr", "skipped", "skipped_in_a_row", "bad_files")
-_FIRST = ("loss", "lr", "grad_norm", "input_wait", "clips_per_s", "mfu")
+_FIRST = ("loss", "reconstruction", "lr", "grad_norm", "input_wait", "clips_per_s", "mfu")
 
 
 def order_keys(keys: Sequence[str]) -> list[str]:

@@ -33,8 +33,6 @@ td.wrap { white-space:normal; overflow-wrap:anywhere; min-width:10rem; }
 th { font-weight:600; color:var(--soft); font-size:.85rem; } .num { text-align:right; }
 figure { margin:.8rem 0; } figure svg, figure img { width:100%; height:auto; display:block; }
 .wide svg, .wide img { min-width:34rem; }
-.small { display:grid; grid-template-columns:repeat(auto-fill,minmax(min(17rem,100%),1fr));
-  gap:.5rem 1.2rem; }
 .small figure { margin:0; }
 .large { display:grid; grid-template-columns:repeat(auto-fill,minmax(min(33rem,100%),1fr));
   gap:.5rem 1.5rem; align-items:start; } .large figure { min-width:0; }
@@ -107,7 +105,10 @@ def figure(content: str, caption: str = "", wide: bool = False) -> str:
 
 def small_multiples(contents: Iterable[str]) -> str:
     """Grid of small figures, as many beside each other as fit."""
-    return f'<div class="small">{"".join(figure(c) for c in contents)}</div>'
+    # In the element itself, so that it also holds in a notebook, without the style of the page.
+    style = "display:grid;grid-template-columns:repeat(auto-fill,minmax(min(17rem,100%),1fr))"
+    figures = "".join(figure(c) for c in contents)
+    return f'<div class="small" style="{style};gap:.5rem 1.2rem">{figures}</div>'
 
 
 def large_multiples(figures: Iterable[str]) -> str:

@@ -165,7 +165,7 @@ def reconstruction_figure(
                 for label, align in zip(bar.ax.get_yticklabels(), ("bottom", "top")):
                     label.set_va(align)
                 bar.ax.tick_params(length=0, pad=2, labelsize=8)
-                bar.ax.set_ylabel(row.unit, fontsize=8, labelpad=-6)
+                bar.ax.set_ylabel(row.unit, fontsize=8, labelpad=-3)
     return fig
 
 

@@ -62,9 +62,11 @@ def best_result(run: RunFiles) -> tuple[str, float, float | None] | None:
 
 def reproduce_command(run: RunFiles) -> str:
     """Command line that ran this, from the banner, else the general form."""
-    found = re.search(r"^\s+command\s+(\S+)(.*)$", run.banner, re.MULTILINE)
-    if found and Path(found.group(1)).name == "main.py":
-        return f"python -m jaxvid.main{found.group(2)}"
+    found = re.search(
+        r"^\s+command\s+(python -m jaxvid\.main .*--config=.*)$", run.banner, re.MULTILINE
+    )
+    if found:
+        return found.group(1)
     return f"python -m jaxvid.main --config=<config file> --workdir={shlex.quote(run.path.name)}"
 
 
@@ -80,8 +82,11 @@ def _headline(run: RunFiles) -> str:
         name, value, chance = best
         note = f" · chance {html.number(chance)}" if chance is not None else ""
         items.append((html.number(value), name + note))
-    if "loss" in run.scalars():
-        items.append((html.number(float(run.series("loss")[1][-1])), "training loss, last logged"))
+    # The loss of a method with several objectives is their sum, which says little.
+    loss = next((k for k in ("reconstruction", "loss") if k in run.scalars()), None)
+    if loss:
+        value = html.number(float(run.series(loss)[1][-1]))
+        items.append((value, f"{curves.title_of(loss)}, last logged"))
     items.append((f"{run.steps:,}", "steps"))
     batch = run.flat.get("batch_size")
     if batch:

@@ -61,7 +61,7 @@ def make_run(
         **fields,
     }
     (path / "config.json").write_text(json.dumps(config))
-    command = "lib/jaxvid/main.py --config=configs/tats_demo.py --workdir=runs/x"
+    command = "python -m jaxvid.main --config=configs/tats_demo.py --workdir=runs/x"
     (path / "banner.txt").write_text(f"jaxvid\n  method   {method}\n  command  {command}\n")
     (path / "versions.json").write_text(json.dumps({"jax": "0.10.2", "devices": "1 x cpu"}))
     (path / "classes.json").write_text(json.dumps([f"class <{c}>" for c in "abcd"]))

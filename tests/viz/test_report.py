@@ -94,6 +94,12 @@ def test_headline_command_and_skipped_updates(workdir):
     assert "class <a>" in words
 
 
+def test_a_run_from_a_notebook_gets_the_general_command(workdir):
+    (workdir / "banner.txt").write_text("jaxvid\n  command  python -m jaxvid.main -f kernel.json\n")
+    assert report.reproduce_command(read_run(workdir)).endswith("--workdir=demo")
+    assert "kernel" not in report.reproduce_command(read_run(workdir))
+
+
 def test_a_run_that_has_only_begun_has_a_report(tmp_path):
     (tmp_path / "config.json").write_text('{"method": {"name": "tats"}, "data": {"source": "x"}}')
     page = Checker(report.write_report(tmp_path).read_text())
