@@ -54,7 +54,8 @@ class Maker:
     @property
     def pool(self) -> ThreadPoolExecutor:
         if self._pool is None:
-            threads = self.data.threads or min(16, os.cpu_count() or 1)
+            cores = (os.cpu_count() or 1) // max(self.data.workers, 1)
+            threads = self.data.threads or min(16, max(cores, 1))
             self._pool = ThreadPoolExecutor(threads, thread_name_prefix="clips")
         return self._pool
 

@@ -36,7 +36,7 @@ class DataConfig:
       level: "easy" or "hard" embedded videos.
       embedded_train, embedded_test: embedded videos per split.
       embedded_size, embedded_frames: their side in pixels and length.
-      threads: clips decoded at once in one process; 0 = number of cores, at most 16.
+      threads: clips decoded at once in one process; 0 = its share of the cores, at most 16.
       workers: loader processes; 0 = threads of the training process only.
       prefetch_mb: bound on the bytes of finished batches that wait.
       max_bad: share of unreadable files above which a run stops.

@@ -1,8 +1,9 @@
 """The embedded data set: real H.264 files of textured objects whose motion is the label.
 
 A single frame says nothing about the class: positions, sizes, orientations and textures are drawn
-alike for all classes, and objects that leave on one side come back on the other. Five pairs of
-classes differ only in the direction of time.
+alike for all classes; objects that leave on one side come back on the other, and those that have
+grown to the largest size start again as the smallest. The five pairs of classes differ only in the
+direction of time.
 
 Level "easy": one background for all videos, one object each. Level "hard": own, drifting
 backgrounds, three objects that share the kind of motion.
@@ -31,7 +32,8 @@ CLASSES = (
     "spin_clockwise", "spin_anticlockwise", "grow", "shrink",
 )  # fmt: skip
 LEVELS = {"easy": 1, "hard": 3}
-_VERSION = 1
+_VERSION = 2
+_ZOOM = math.log(1.4)  # sizes vary by this factor both ways
 _CELL = 4  # pixels per cell of the stored object masks
 
 
@@ -158,8 +160,8 @@ class _Thing:
         self.speed = rng.uniform(0.8, 1.2) * size / 48
         self.turn = rng.uniform(0.8, 1.2) * 2 * math.pi / frames
         self.angle, self.phase = rng.uniform(0, 2 * math.pi, 2)
-        self.zoom = rng.uniform(-1, 1) * math.log(1.4)
-        self.growth = 2 * math.log(1.4) / max(frames - 1, 1)
+        self.zoom = rng.uniform(-_ZOOM, _ZOOM)
+        self.growth = rng.uniform(0.8, 1.2) * 2 * _ZOOM / frames
 
     def draw(self, t: int) -> tuple[np.ndarray, np.ndarray]:
         """Colour (size, size, 3) and opacity (size, size) in [0, 1] at frame ``t``."""
@@ -176,7 +178,8 @@ class _Thing:
         elif self.label.startswith("spin"):
             angle += self.turn * t * (1 if self.label == "spin_clockwise" else -1)
         else:
-            zoom = (self.growth * t - math.log(1.4)) * (1 if self.label == "grow" else -1)
+            zoom += self.growth * t * (1 if self.label == "grow" else -1)
+            zoom = (zoom + _ZOOM) % (2 * _ZOOM) - _ZOOM
         # The torus: coordinates relative to the nearest copy of the centre.
         grid = np.arange(self.size, dtype=np.float32)
         half = self.size / 2

@@ -17,7 +17,7 @@ import numpy as np
 from jaxvid.core.config import ConfigError, suggest
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Row:
     """One clip: resolved ``path``, seconds ``start`` to ``end`` (None = whole file), ``label``.
 

@@ -35,6 +35,11 @@ def make(kind: str, folder: Path) -> Path:
         return write_video(folder / "a.mkv", frames, options={"x264-params": "open-gop=1"})
     if kind == "avi_mpeg4":
         return write_video(folder / "a.avi", frames, codec="mpeg4", options={"bf": "0"})
+    if kind == "hevc_open_gop":
+        settings = {"x265-params": "open-gop=1:keyint=12:log-level=none", "bf": "3"}
+        return write_video(folder / "h.mp4", frames, codec="libx265", options=settings)
+    if kind == "vp9":
+        return write_video(folder / "a.webm", frames, codec="libvpx-vp9")
     if kind == "odd_444":
         return write_video(folder / "odd.mp4", numbered_frames(30, 65, 49), pix_fmt="yuv444p")
     gop = {"mp4": 12, "one_key": 250, "all_key": 1}[kind]
@@ -43,7 +48,7 @@ def make(kind: str, folder: Path) -> Path:
 
 KINDS = [
     "mp4", "one_key", "all_key", "edit_list", "variable_rate", "ts_open_gop", "mkv_open_gop",
-    "avi_mpeg4", "odd_444",
+    "hevc_open_gop", "vp9", "avi_mpeg4", "odd_444",
 ]  # fmt: skip
 
 

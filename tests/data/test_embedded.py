@@ -46,9 +46,11 @@ def test_orbits_turn_in_opposite_directions():
 
 
 def test_growing_and_shrinking():
-    grow, shrink = (clip(label)[1].sum((1, 2)) for label in ("grow", "shrink"))
-    assert grow[-1] > 2.5 * grow[0]
-    assert shrink[0] > 2.5 * shrink[-1]
+    for label, sign in (("grow", 1), ("shrink", -1)):
+        step = sign * np.diff(clip(label)[1].sum((1, 2)).astype(int))
+        # Once per video at most, the largest size is followed by the smallest.
+        assert (step > 0).sum() >= len(step) - 1
+        assert step[step > 0].sum() > 100
 
 
 def test_spinning_stays_in_place_and_changes_its_picture():
@@ -68,9 +70,11 @@ def test_single_frames_do_not_tell_the_class():
         masks = [
             make_motion(label, np.random.default_rng(s), "easy", 48, 6)[1][3] for s in range(40)
         ]
-        area.append(np.mean([m.sum() for m in masks]))
+        area.append([m.sum() for m in masks])
         place.append(np.mean(masks, 0).mean(1).std())
-    assert max(area) / min(area) < 1.4
+    for statistic in (np.mean, np.std):
+        values = statistic(area, axis=1)
+        assert values.max() / values.min() < 1.6
     assert max(place) < 0.1
 
 
