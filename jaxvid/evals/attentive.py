@@ -76,22 +76,20 @@ def _train_step(params, state, lrs, batch, *, steps: int, weight_decay: float):
         logits = pooler_logits(one, batch["tokens"], batch["valid"])
         return (cross_entropy(logits, batch["label"]) * batch["weight"]).sum()
 
-    # One rate after the other: the batch is read once, the memory is that of one probe.
-    def update(args):
-        one, its_state, lr = args
+    def update(one, its_state, lr):
         updates, its_state = cosine_adamw(lr, steps, weight_decay).update(
             jax.grad(loss)(one), its_state, one
         )
         return optax.apply_updates(one, updates), its_state
 
-    return jax.lax.map(update, (params, state, lrs))
+    return jax.vmap(update)(params, state, lrs)
 
 
 @jax.jit
 def _all_logits(params, batch):
     """(B, L, classes): the batch axis first, as ``gather`` wants it."""
-    found = jax.lax.map(lambda one: pooler_logits(one, batch["tokens"], batch["valid"]), params)
-    return jnp.moveaxis(found, 1, 0)
+    logits = jax.vmap(pooler_logits, in_axes=(0, None, None), out_axes=1)
+    return logits(params, batch["tokens"], batch["valid"])
 
 
 class TokenData:

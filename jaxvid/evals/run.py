@@ -11,8 +11,8 @@ import numpy as np
 
 from jaxvid.core.config import ConfigError, choose, from_config
 from jaxvid.core.method import Method
+from jaxvid.data import pipeline
 from jaxvid.data.config import DataConfig
-from jaxvid.data.pipeline import describe
 from jaxvid.evals import EVALS
 from jaxvid.evals.api import EvalContext, EvalResult, Evaluator, check_labels
 from jaxvid.evals.features import TokenStore, token_grid
@@ -184,6 +184,6 @@ def check_evals(
             t, h, w, width = token_grid(method, data)
             t *= evaluator.clips * evaluator.crops
             for split in (data.train_split, data.eval_split):
-                count = describe(data, split).num_examples
+                count = pipeline.describe(data, split).num_examples
                 store.check((count, t, h, w, width), f"config.evals.{name}, split '{split}'")
     return evaluators
