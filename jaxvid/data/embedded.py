@@ -115,9 +115,9 @@ def make_motion(
     for t in range(frames):
         canvas = _shift(ground, drift * t).astype(np.float32)
         for thing in things:
-            colour, alpha = thing.draw(t)
-            canvas += alpha[..., None] * (colour - canvas)
-            mask[t] |= alpha > 0.5
+            place, colour, alpha = thing.draw(t)
+            canvas[place] += alpha[..., None] * (colour - canvas[place])
+            mask[t][place] |= alpha > 0.5
         video[t] = np.clip(canvas + 0.5, 0, 255)
     return video, mask
 
@@ -163,8 +163,8 @@ class _Thing:
         self.zoom = rng.uniform(-_ZOOM, _ZOOM)
         self.growth = rng.uniform(0.8, 1.2) * 2 * _ZOOM / frames
 
-    def draw(self, t: int) -> tuple[np.ndarray, np.ndarray]:
-        """Colour (size, size, 3) and opacity (size, size) in [0, 1] at frame ``t``."""
+    def draw(self, t: int) -> tuple[tuple[np.ndarray, np.ndarray], np.ndarray, np.ndarray]:
+        """Pixels it may cover at frame ``t``, its colour (h, w, 3) and opacity (h, w) there."""
         (x, y), angle, zoom = self.start, self.angle, self.zoom
         step, phase = self.speed * t, self.phase
         if self.label in ("right", "left"):
@@ -181,17 +181,18 @@ class _Thing:
             zoom += self.growth * t * (1 if self.label == "grow" else -1)
             zoom = (zoom + _ZOOM) % (2 * _ZOOM) - _ZOOM
         # The torus: coordinates relative to the nearest copy of the centre.
-        grid = np.arange(self.size, dtype=np.float32)
-        half = self.size / 2
-        dx = (grid - x + half) % self.size - half
-        dy = (grid - y + half) % self.size - half
-        dx, dy = np.meshgrid(dx.astype(np.float32), dy.astype(np.float32))
         reach = self.radius * math.exp(zoom)
+        grid, half = np.arange(self.size), self.size / 2
+        dx = ((grid - x + half) % self.size - half).astype(np.float32)
+        dy = ((grid - y + half) % self.size - half).astype(np.float32)
+        rows, columns = (np.flatnonzero(np.abs(d) < reach + 1) for d in (dy, dx))
+        dx, dy = np.meshgrid(dx[columns], dy[rows])
         alpha = np.clip(reach - np.hypot(dx, dy) + 0.5, 0, 1)
         scale = 31 / reach
         u = (math.cos(angle) * dx + math.sin(angle) * dy) * scale + 32
         v = (-math.sin(angle) * dx + math.cos(angle) * dy) * scale + 32
-        return cv2.remap(self.tile, u, v, cv2.INTER_LINEAR, borderMode=cv2.BORDER_WRAP), alpha
+        colour = cv2.remap(self.tile, u, v, cv2.INTER_LINEAR, borderMode=cv2.BORDER_WRAP)
+        return np.ix_(rows, columns), colour, alpha
 
 
 def _shift(image: np.ndarray, offset: np.ndarray) -> np.ndarray:
