@@ -16,13 +16,13 @@ from ml_collections import ConfigDict
 from jaxvid.core.checkpoint import init_from, load_run
 from jaxvid.core.config import ConfigError, choose, from_config
 from jaxvid.core.method import Method
-from jaxvid.core.step import init_state
 from jaxvid.core.types import Batch, Features, Tree, View
 from jaxvid.data.config import DataConfig
 from jaxvid.data.pipeline import cut_fixed, resolve_views
 from jaxvid.data.sources import VideoFile
 from jaxvid.data.views import resize
-from jaxvid.evals.features import eval_context, eval_views
+from jaxvid.evals.features import eval_context, eval_views, fresh_state
+from jaxvid.interop import read_checkpoint
 from jaxvid.methods import make_method
 
 TORCH_SUFFIXES = (".pth", ".pt", ".bin", ".tar", ".ckpt", ".safetensors")
@@ -223,14 +223,17 @@ def make_parts(config: ConfigDict) -> tuple[Method, DataConfig]:
 
 
 def _import(path, method: Method, data: DataConfig) -> tuple[Tree, Tree, tuple[str, ...]]:
-    from jaxvid.interop import read_checkpoint
-
-    view = resolve_views(data, eval_views(method))["video"]
-    clip = np.zeros((1, view.frames, view.size, view.size, 3), np.uint8)
-    fresh = jax.jit(lambda: init_state(method, {}, {"video": clip}, 0, 0.0))()
+    fresh = jax.jit(lambda: fresh_state(method, data))()
     state, table = init_from(fresh, ((str(path), "params/", "params"),), read_checkpoint)
-    notes = tuple(f"{status}: {target}" for target, status, _ in table if status != "matched")
-    return state.params, state.extra, notes
+    rest = [(status, target) for target, status, _ in table if status != "matched"]
+    # A decoder or sampler isn't needed to encode; a gap in the encoder gives wrong features.
+    gaps = [target for status, target in rest if target.startswith("params/encoder/")]
+    if gaps:
+        raise ConfigError(
+            f"{path} doesn't fit --config: {gaps[0]} ({len(gaps)} in all) is missing in the file "
+            "or has another shape; choose the config of the same method, size and input"
+        )
+    return state.params, state.extra, tuple(f"{status}: {target}" for status, target in rest)
 
 
 def read_config(path: str) -> ConfigDict:

@@ -6,8 +6,10 @@ import sys
 import numpy as np
 import pytest
 from ml_collections import ConfigDict
+from safetensors.numpy import save_file
 
 import jaxvid
+from jaxvid.core import trees
 from jaxvid.core.checkpoint import CheckpointError
 from jaxvid.core.config import ConfigError
 from jaxvid.core.sharding import MeshConfig, make_mesh
@@ -15,6 +17,7 @@ from jaxvid.data.embedded import embedded_folder
 from jaxvid.data.manifest import load_manifest
 from jaxvid.data.sources import VideoFile
 from jaxvid.evals.api import EvalContext
+from jaxvid.interop.match import to_torch_state
 from jaxvid.model import change, load, read_config, read_run
 from tests.stored import save_run
 
@@ -117,6 +120,18 @@ def test_config_files(tmp_path):
 def test_a_torch_file_needs_a_config():
     with pytest.raises(ConfigError, match="name one with --config=FILE"):
         read_run("weights.pth")
+
+
+def test_a_torch_file_gives_the_features_of_the_run_it_was_made_from(run, clip, tmp_path):
+    model, file = load(run), tmp_path / "weights.safetensors"
+    state = to_torch_state(trees.flatten(model.params), "videomae_pretrain")
+    # safetensors writes the memory of an array as it lies, transposed or not.
+    save_file({name: np.ascontiguousarray(value) for name, value in state.items()}, file)
+    imported = load(file, config=model.config)
+    np.testing.assert_array_equal(imported.encode(clip).pooled, model.encode(clip).pooled)
+    wider = change(model.config, ["method.encoder.width=96"])
+    with pytest.raises(ConfigError, match=r"doesn't fit --config: params/encoder/"):
+        load(file, config=wider)
 
 
 def test_importing_the_package_loads_no_jax():

@@ -16,7 +16,7 @@ from jaxvid.core.config import ConfigError
 from jaxvid.core.method import Method
 from jaxvid.core.sharding import host_rows, place_batch
 from jaxvid.core.step import init_state
-from jaxvid.core.types import Batch, Context, Tree, View
+from jaxvid.core.types import Batch, Context, TrainState, Tree, View
 from jaxvid.data import pipeline
 from jaxvid.data.config import DataConfig
 from jaxvid.data.decode import VideoError
@@ -83,14 +83,21 @@ def eval_context() -> Context:
     return Context(step=0, total_steps=1, epoch=0.0, train=False, key=jax.random.key(0), active=())
 
 
+def fresh_state(method: Method, data: DataConfig) -> TrainState:
+    """Untrained weights for clips of ``data``; to be jitted or traced."""
+    view = pipeline.resolve_views(data, eval_views(method))["video"]
+    video = jnp.zeros((1, view.frames, view.size, view.size, 3), jnp.uint8)
+    facts = {"label": jnp.zeros(1, jnp.int32), "index": jnp.zeros(1, jnp.int32)}
+    return init_state(method, {}, {"video": video, **facts}, 0, 0.0)
+
+
 def token_grid(method: Method, data: DataConfig) -> tuple[int, int, int, int]:
     """Shape (t, h, w, D) of the tokens of one clip; traces the network, computes nothing."""
     view = pipeline.resolve_views(data, eval_views(method))["video"]
 
     def tokens():
+        state = fresh_state(method, data)
         video = jnp.zeros((1, view.frames, view.size, view.size, 3), jnp.uint8)
-        facts = {"label": jnp.zeros(1, jnp.int32), "index": jnp.zeros(1, jnp.int32)}
-        state = init_state(method, {}, {"video": video, **facts}, 0, 0.0)
         batch = method.augment({"video": video}, eval_context())
         return method.encode(state.params, state.extra, batch).tokens
 
