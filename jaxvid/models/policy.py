@@ -147,8 +147,10 @@ class TrajectoryPolicy(nn.Module):
         tokens = self._place(tokens)
         stack = Blocks(block.clone, self.depth, name="blocks")
         head = Affine(1, self.head_bias, name="head")(width)["kernel"][:, 0]
+        value = Critic(name="value")(tokens)
         if self.is_initializing():
             stack(tokens)
+            return Policy(jnp.zeros(tokens.shape[:2]), value)
         layers = unstack(stack.variables["params"], self.depth)
 
         def middle(params, x, keys):
@@ -163,7 +165,7 @@ class TrajectoryPolicy(nn.Module):
         for i, params in enumerate(layers[:-1]):
             x = middle(params, x, fold_keys(keys, i))
         logits = last(layers[-1], x, fold_keys(keys, self.depth - 1)) / self.temperature
-        return Policy(jax.nn.log_softmax(logits), Critic(name="value")(tokens))
+        return Policy(jax.nn.log_softmax(logits), value)
 
     def path(self, tokens: Array, query: Array, keys: Array | None = None) -> Array:
         """Trajectory attention (B, F, P) in the first block of the tokens ``query`` (B,)."""

@@ -4,9 +4,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxvid.core import trees
+from jaxvid.interop.match import to_torch_state
 from jaxvid.interop.rules import to_jax, to_torch
+from jaxvid.losses.policy import bounded
+from jaxvid.masking.patterns import mask_to_indices
+from jaxvid.masking.sampler import draw_top_k
+from jaxvid.methods.adamae import AdaMAE
 from jaxvid.models import trajectory
 from jaxvid.models.layers import attention
+from jaxvid.models.patches import gather_tokens, patchify
 from jaxvid.models.policy import PolicyBlock
 from tests.golden_adapters.masked import (
     check_gradients,
@@ -122,7 +129,62 @@ def trajectory_block(fixture: Fixture) -> None:
     check_probe(fixture, run, params)
 
 
+def adamae_pretrain(fixture: Fixture) -> None:
+    c, family = fixture.config, "adamae_pretrain"
+    video = to_clip(fixture.arrays["in/video"])
+    method = AdaMAE(
+        encoder=encoder_config(c), rho=c["mask_ratio"], coef=c["sampling_coef"],
+        sampler_heads=c["sampler_heads"], **decoder_fields(c),
+    )  # fmt: skip
+    assert method.sampler_net().norm_eps == c["sampler_layer_norm_eps"]
+    params = load_params(fixture, family, fresh_params(method, video))
+    grid = method.grid(video)
+    mask = mask_to_indices(jnp.asarray(fixture.arrays["in/mask"]), c["num_visible"])
+
+    def policy(params, video):
+        tokens = method.embed(params, video)
+        sampler = {"params": params["sampler"]}
+        return tokens, method.sampler_net().apply(sampler, tokens, grid)
+
+    _, logp = policy(params, video)
+    fixture.check("out/p_x", jnp.exp(logp))
+    fixture.check("out/log_prob", bounded(logp))
+    drawn = draw_top_k(logp, -jnp.log(fixture.arrays["in/exp_noise"]), c["num_visible"])
+    np.testing.assert_array_equal(drawn, fixture.arrays["in/vis_idx"])
+    np.testing.assert_array_equal(jnp.sort(drawn), mask.visible)
+
+    seen = method.tokenise(params, video, mask.visible)
+    encoder = {"params": params["encoder"]}
+    fixture.check("out/encoder", method.encoder_net().apply(encoder, seen, method="encode"))
+    predicted = method.predict_masked(params, seen, mask, grid)
+    fixture.check("out/pred", predicted)
+    pixels = gather_tokens(patchify(video, method.encoder.patch), mask.masked)
+    fixture.check("out/target", method.make_target(pixels))
+    fixture.check("out/per_token_loss", method.per_token_loss(video, predicted, mask.masked))
+
+    def losses(params, video):
+        tokens, logp = policy(params, video)
+        return method.losses(params, video, tokens, logp, mask)
+
+    def total(params, video):
+        reconstruction, sampling = losses(params, video)
+        return (reconstruction + method.coef * sampling).mean()
+
+    reconstruction, sampling = losses(params, video)
+    fixture.check("out/sampling_per_clip", sampling)
+    fixture.check("loss/recon", reconstruction.mean())
+    fixture.check("loss/sampling", method.coef * sampling.mean())
+    value, grads = jax.value_and_grad(total, (0, 1))(params, video)
+    fixture.check("loss/total", value)
+    check_gradients(fixture, family, *grads)
+    alone = jax.grad(lambda params: losses(params, video)[1].mean())(params)
+    named = to_torch_state(trees.flatten(alone), family)
+    for name in fixture.group("out/grad_sampling"):
+        fixture.check(f"out/grad_sampling/{name}", named[name])
+
+
 ADAPTERS = {
+    "adamae_pretrain": adamae_pretrain,
     "trajectory_attention_exact": trajectory_attention,
     "trajectory_attention_orthoformer": trajectory_attention,
     "trajectory_block": trajectory_block,
