@@ -80,6 +80,13 @@ class DataConfig:
         for name in ("threads", "workers", "num_classes"):
             if getattr(self, name) < 0:
                 raise ConfigError(f"config.data.{name}: {getattr(self, name)}, can't be negative")
+        for name, least in (("train", 1), ("test", 1), ("frames", 2), ("size", 16)):
+            value = getattr(self, f"embedded_{name}")
+            if value < least or (name == "size" and value % 2):
+                even = " and even" if name == "size" else ""
+                raise ConfigError(
+                    f"config.data.embedded_{name}: {value}, must be at least {least}{even}"
+                )
         if not 0 < self.subset <= 1:
             raise ConfigError(f"config.data.subset: {self.subset}, must be in (0, 1]")
         if not 0 <= self.max_bad < 1:

@@ -6,6 +6,7 @@ and hosts only change who computes what, and resuming is starting at another ste
 """
 
 import math
+import weakref
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import NamedTuple
@@ -170,6 +171,7 @@ class Batches:
     """Iterator over batches with bounded read-ahead.
 
     Attributes:
+      close: call it to end reading early.
       stats: "bad_files" (distinct unreadable files so far) and "substitutions" (rows they cost).
     """
 
@@ -188,7 +190,9 @@ class Batches:
             dataset = dataset.to_iter_dataset(options).mp_prefetch(workers)
         else:
             dataset = dataset.to_iter_dataset(options)
-        self._iterator = iter(dataset)
+        self._iterators = [iter(dataset)]
+        # Threads and worker processes end with the last reference, or before the interpreter does.
+        self.close = weakref.finalize(self, _close, self._iterators)
 
     def __len__(self) -> int:
         return len(self._steps)
@@ -197,7 +201,9 @@ class Batches:
         return self
 
     def __next__(self) -> dict[str, np.ndarray]:
-        batch = next(self._iterator)
+        if not self._iterators:
+            raise StopIteration
+        batch = next(self._iterators[0])
         numbers, reasons = batch.pop(BAD)
         for number, reason in zip(numbers.tolist(), reasons.tolist()):
             self._bad.setdefault(number, reason)
@@ -213,6 +219,11 @@ class Batches:
     def bad_files(self) -> list[str]:
         """What was wrong, file by file."""
         return list(self._bad.values())
+
+
+def _close(iterators: list) -> None:
+    while iterators:
+        iterators.pop().close()
 
 
 def _check_rows(rows: Sequence[int] | None, global_batch: int) -> tuple[int, ...]:

@@ -32,6 +32,7 @@ def test_catalogue_builds_and_takes_overrides(name):
         ({"max_bad": 1.5}, r"config\.data\.max_bad"),
         ({"workers": -1}, r"config\.data\.workers: -1"),
         ({"source": "videos"}, r"config\.data\.source: got 'videos'; did you mean 'video'"),
+        ({"embedded_size": 65}, r"config\.data\.embedded_size: 65, must be at least 16 and even"),
         ({"manifst": "x"}, r"config\.data\.manifst: no such field; did you mean 'manifest'"),
     ],
 )

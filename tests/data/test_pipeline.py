@@ -102,6 +102,13 @@ def test_without_end_and_seed_matters(tiny):
     assert not np.array_equal(first["index"], train(tiny, seed=1, num_steps=1)[0]["index"])
 
 
+def test_closing_ends_the_iterator(tiny):
+    batches = make_train_batches(tiny, {"video": View()}, seed=0, global_batch=4)
+    next(batches)
+    batches.close()
+    assert list(batches) == []
+
+
 def test_an_epoch_is_a_fresh_permutation(tiny):
     index = np.concatenate([b["index"] for b in train(tiny, num_steps=10)])
     assert sorted(index[:20]) == sorted(index[20:]) == list(range(20))
