@@ -195,6 +195,8 @@ class Batches:
         self.close = weakref.finalize(self, _close, self._iterators)
 
     def __len__(self) -> int:
+        if self._steps.stop >= _FOREVER:
+            raise TypeError("these batches have no end")
         return len(self._steps)
 
     def __iter__(self) -> "Batches":
