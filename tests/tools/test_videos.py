@@ -78,8 +78,10 @@ def test_pack_videos_keeps_every_frame_and_resumes(folder, capsys):
     assert stamps == {p: p.stat().st_mtime_ns for p in (folder / "packed").rglob("*.mp4")}
 
 
-def test_packing_keeps_times(folder):
-    pts = np.cumsum([10, 30] * 10).tolist()
+@pytest.mark.parametrize("start", [0, 50])
+def test_packing_keeps_times(folder, start):
+    pts = [start, *(start + np.cumsum([10, 30] * 10))][:20]
+    pts = [int(p) for p in pts]
     source = write_video(folder / "vfr.mp4", numbered_frames(20), pts=pts)
     pack_videos.pack_video(source, folder / "out.mp4", 32, 16, 20)
     old, new = probe(source), probe(folder / "out.mp4")
