@@ -1,0 +1,49 @@
+"""PyTorch checkpoints to parameter trees and back."""
+
+import math
+from pathlib import Path
+
+from jaxvid.core import trees
+from jaxvid.core.types import Tree
+from jaxvid.interop.families import FIXED_TABLES, detect_family, family_rules
+from jaxvid.interop.read import read_state
+from jaxvid.interop.rules import InteropError, import_state
+
+
+def read_checkpoint(path: str | Path) -> tuple[dict[str, Tree], dict, int]:
+    """Parameters of a PyTorch or safetensors file, for :func:`jaxvid.core.checkpoint.init_from`.
+
+    The family is recognised by its names. A learned position table is put on the grid that its
+    length suggests (a square image, 8 token frames where that divides).
+
+    Returns:
+      ``({"params": tree}, {"family": name}, 0)``.
+
+    Raises:
+      InteropError: unreadable, or of no known family.
+    """
+    state = read_state(path)
+    family = detect_family(state)
+    rules = family_rules(family)
+    flat, unused = import_state(state, rules)
+    unknown = [name for name in unused if name not in FIXED_TABLES]
+    if unknown:
+        raise InteropError(f"{path}: names that '{family}' doesn't know: {', '.join(unknown)}")
+    kinds = {rule.path: rule.kind for rule in rules}
+    for name, array in flat.items():
+        if kinds[name] == "table":
+            flat[name] = array.reshape(*_grid(name, array.shape[1]), array.shape[2])
+    return {"params": trees.unflatten(flat)}, {"family": family}, 0
+
+
+def _grid(name: str, tokens: int) -> tuple[int, ...]:
+    if name.endswith("/time"):
+        return (tokens,)
+    if name.endswith("/space"):
+        return (math.isqrt(tokens),) * 2
+    square = [t for t in (8, *range(1, tokens)) if tokens % t == 0 and _is_square(tokens // t)]
+    return (square[0], *(math.isqrt(tokens // square[0]),) * 2)
+
+
+def _is_square(n: int) -> bool:
+    return math.isqrt(n) ** 2 == n

@@ -50,13 +50,16 @@ VIT = [
     *_under(BLOCK, "blocks.{i}.", "blocks/"),
     *_norm("norm", "norm"),
 ]
-VIDEOMAE_PRETRAIN = [
-    *_under(VIT, "encoder.", "encoder/"),
+VIDEOMAE_DECODER_ENDS = [
     Rule("encoder_to_decoder.weight", "decoder/embed/kernel", "linear"),
     Rule("mask_token", "decoder/mask_token"),
-    *_under(BLOCK, "decoder.blocks.{i}.", "decoder/blocks/"),
     *_norm("decoder.norm", "decoder/norm"),
     *_dense("decoder.head", "decoder/head"),
+]
+VIDEOMAE_PRETRAIN = [
+    *_under(VIT, "encoder.", "encoder/"),
+    *_under(BLOCK, "decoder.blocks.{i}.", "decoder/blocks/"),
+    *VIDEOMAE_DECODER_ENDS,
 ]
 VIDEOMAE_FINETUNE = [
     *_under(VIT, "", "encoder/"),
@@ -99,14 +102,62 @@ MAEST_PRETRAIN = [
     *_dense("decoder_pred", "decoder/head"),
 ]
 
+# The form in which the transformers library publishes VideoMAE.
+HF_BLOCK = [
+    *_norm("layernorm_before", "norm1"),
+    *(
+        Rule(f"attention.attention.{name}.weight", "attn/qkv/kernel", "linear", (k, 3))
+        for k, name in enumerate(("query", "key", "value"))
+    ),
+    Rule("attention.attention.q_bias", "attn/q_bias"),
+    Rule("attention.attention.v_bias", "attn/v_bias"),
+    *_dense("attention.output.dense", "attn/proj"),
+    *_norm("layernorm_after", "norm2"),
+    *_dense("intermediate.dense", "mlp/fc1"),
+    *_dense("output.dense", "mlp/fc2"),
+]
+HF_VIT = [
+    Rule("embeddings.patch_embeddings.projection.weight", "patch_embed/kernel", "conv"),
+    Rule("embeddings.patch_embeddings.projection.bias", "patch_embed/bias"),
+    *_under(HF_BLOCK, "encoder.layer.{i}.", "blocks/"),
+    *_norm("layernorm", "norm"),
+]
+VIDEOMAE_HF_PRETRAIN = [
+    *_under(HF_VIT, "videomae.", "encoder/"),
+    *_under(HF_BLOCK, "decoder.decoder_layers.{i}.", "decoder/blocks/"),
+    *VIDEOMAE_DECODER_ENDS,
+]
+VIDEOMAE_HF_FINETUNE = [
+    *_under(HF_VIT, "videomae.", "encoder/"),
+    *_norm("fc_norm", "fc_norm"),
+    *_dense("classifier", "head"),
+]
+
 FAMILIES: dict[str, list[Rule]] = {
     "videomae_pretrain": VIDEOMAE_PRETRAIN,
     "videomae_finetune": VIDEOMAE_FINETUNE,
     "adamae_pretrain": ADAMAE_PRETRAIN,
     "maest_pretrain": MAEST_PRETRAIN,
+    "videomae_hf_pretrain": VIDEOMAE_HF_PRETRAIN,
+    "videomae_hf_finetune": VIDEOMAE_HF_FINETUNE,
 }
+METHOD_OF = {
+    "videomae_pretrain": "videomae",
+    "videomae_finetune": "supervised",
+    "adamae_pretrain": "adamae",
+    "maest_pretrain": "maest",
+    "videomae_hf_pretrain": "videomae",
+    "videomae_hf_finetune": "supervised",
+}
+"""The method whose parameters a family has."""
 # Arrays of public checkpoints that carry no weights of their own: fixed sine-cosine tables.
-FIXED_TABLES = ("encoder.pos_embed", "decoder.pos_embed", "pos_embed")
+FIXED_TABLES = (
+    "encoder.pos_embed",
+    "decoder.pos_embed",
+    "pos_embed",
+    "position_embeddings",
+    "videomae.embeddings.position_embeddings",
+)
 
 
 def detect_family(names: Iterable[str]) -> str:
@@ -120,6 +171,8 @@ def detect_family(names: Iterable[str]) -> str:
     names = set(names)
     marks = {
         "adamae_pretrain": "encoder.get_token_probs.1.weight",
+        "videomae_hf_pretrain": "decoder.decoder_layers.0.layernorm_before.weight",
+        "videomae_hf_finetune": "classifier.weight",
         "videomae_pretrain": "encoder_to_decoder.weight",
         "maest_pretrain": "decoder_pos_embed_spatial",
         "videomae_finetune": "blocks.0.attn.q_bias",

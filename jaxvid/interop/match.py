@@ -37,12 +37,16 @@ def match(
     Returns:
       Flat parameters and the match table.
 
+    Tables of positions under the name of a learned one are left out where the model computes its
+    own.
+
     Raises:
       InteropError: a torch name is unknown, a parameter is missing, or a shape doesn't fit; the
         message lists them all.
     """
-    imported, unused = import_state(state, family_rules(family))
-    kinds = {rule.path: rule.kind for rule in family_rules(family)}
+    rules = [rule for rule in family_rules(family) if rule.path in fresh or rule.kind != "table"]
+    imported, unused = import_state(state, rules)
+    kinds = {rule.path: rule.kind for rule in rules}
     wrong = [f"unknown in the checkpoint: {n}" for n in unused if n not in FIXED_TABLES]
     wrong += [f"not in the model: {path}" for path in imported if path not in fresh]
     rows = [Row(n, "unused", str(np.shape(state[n]))) for n in unused if n in FIXED_TABLES]

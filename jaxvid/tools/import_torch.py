@@ -1,0 +1,151 @@
+"""Turn a public PyTorch checkpoint into a run that everything else can read.
+
+    python -m jaxvid.tools.import_torch --checkpoint=checkpoint.pth --workdir=runs/videomae_b
+
+Knows VideoMAE (original and transformers form) and AdaMAE, pre-trained and fine-tuned, and MAE-ST,
+as ``.pth``/``.pt`` (needs PyTorch) or ``.safetensors``. Prints what became of every array and stops
+when anything is left over or missing. ``--export=file.safetensors`` goes the other way.
+"""
+
+import argparse
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import jax
+import numpy as np
+from ml_collections import ConfigDict
+from safetensors.numpy import save_file
+
+from jaxvid.core import trees
+from jaxvid.core.checkpoint import Checkpointer, CheckpointError, load_run
+from jaxvid.core.config import ConfigError, to_config
+from jaxvid.core.optim import OptimConfig
+from jaxvid.core.run import RunConfig
+from jaxvid.core.step import init_state
+from jaxvid.data.config import DataConfig
+from jaxvid.interop.families import FAMILIES, METHOD_OF, detect_family, family_rules
+from jaxvid.interop.match import Row, format_table, match, to_torch_state
+from jaxvid.interop.read import read_state
+from jaxvid.interop.rules import InteropError, import_state
+from jaxvid.methods import make_method
+from jaxvid.models.vit import SIZES
+
+
+def infer_method(family: str, state: Mapping[str, np.ndarray], heads: int = 0) -> dict:
+    """``config.method`` fields of a checkpoint by the shapes of its arrays.
+
+    The number of heads leaves no trace in the arrays: it is taken from the public sizes by the
+    width, or from ``heads``.
+
+    Raises:
+      InteropError: a width that no public size has, and no ``heads``.
+    """
+    flat, _ = import_state(state, family_rules(family))
+    kernel = flat["encoder/patch_embed/kernel"]
+    width = kernel.shape[-1]
+    depth, _, hidden = flat["encoder/blocks/mlp/fc1/kernel"].shape
+    known = {size["width"]: size["heads"] for size in SIZES.values()}
+    if not heads and width not in known:
+        raise InteropError(f"width {width} is no public size ({sorted(known)}); give --heads")
+    separable = "encoder/pos_embed/space" in flat
+    learned = "encoder/pos_embed/table" in flat and family == "videomae_finetune"
+    encoder = {
+        "width": width,
+        "depth": depth,
+        "heads": heads or known[width],
+        "mlp_ratio": hidden / width,
+        "patch": tuple(int(n) for n in kernel.shape[:3]),
+        "pos": "separable" if separable else "learned" if learned else "sincos1d",
+        "cls": "encoder/cls_token" in flat,
+        "qkv_bias": "full" if "encoder/blocks/attn/qkv/bias" in flat else "qv",
+    }
+    fields = {"name": METHOD_OF[family], "encoder": encoder}
+    if "head/bias" in flat:
+        fields["num_classes"] = flat["head/bias"].shape[0]
+    if "decoder/norm/scale" in flat:
+        fields["decoder_width"] = flat["decoder/norm/scale"].shape[0]
+        fields["decoder_depth"] = flat["decoder/blocks/norm1/scale"].shape[0]
+    return fields
+
+
+def import_run(
+    checkpoint: str | Path, workdir: str | Path, data: DataConfig, family: str = "", heads: int = 0
+) -> tuple[ConfigDict, list[Row]]:
+    """Write the weights of a PyTorch file as checkpoint 0 of a run.
+
+    Args:
+      checkpoint: the file.
+      workdir: folder of the new run.
+      data: clip plan that the network is used with.
+      family: key map; "" = by the names in the file.
+      heads: of the encoder, for sizes that aren't public ones.
+
+    Returns:
+      The config of the run and the match table.
+
+    Raises:
+      InteropError: anything in the file or the network is left over, or shapes differ.
+    """
+    state = read_state(checkpoint)
+    family = family or detect_family(state)
+    fields = infer_method(family, state, heads)
+    method = make_method(fields)
+    clip = np.zeros((1, data.frames, data.size, data.size, 3), np.uint8)
+    fresh = jax.jit(lambda: init_state(method, {}, {"video": clip}, 0, 0.0))()
+    flat, rows = match(state, family, trees.flatten(fresh.params))
+    config = to_config(
+        RunConfig(
+            method=to_config(method, name=fields["name"]),
+            data=to_config(data),
+            optim={"default": to_config(OptimConfig(lr=1e-4))},
+            epochs=1.0,
+        )
+    )
+    saver = Checkpointer(workdir)
+    meta = {"config": json.loads(config.to_json_best_effort()), "source": str(checkpoint)}
+    saver.save(0, fresh.replace(params=trees.unflatten(flat)), meta)
+    saver.close()
+    return config, rows
+
+
+def export_run(workdir: str | Path, family: str, file: str | Path) -> None:
+    """Write the parameters of a run as a safetensors file with the names of ``family``."""
+    _, params, _, _, _ = load_run(workdir)
+    named = to_torch_state(trees.flatten(params), family)
+    save_file({k: np.ascontiguousarray(v) for k, v in named.items()}, file)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--checkpoint", help="PyTorch or safetensors file")
+    parser.add_argument("--workdir", required=True, help="run to write, or to export")
+    parser.add_argument("--export", default="", help="write the run as this safetensors file")
+    parser.add_argument("--family", default="", choices=["", *FAMILIES])
+    parser.add_argument("--heads", type=int, default=0, help="encoder heads, if no public size")
+    parser.add_argument("--frames", type=int, default=16)
+    parser.add_argument("--stride", type=int, default=4)
+    parser.add_argument("--size", type=int, default=224)
+    args = parser.parse_args(argv)
+    if bool(args.checkpoint) == bool(args.export):
+        parser.error("give exactly one of --checkpoint and --export")
+    try:
+        if args.export:
+            if not args.family:
+                parser.error("--export needs --family")
+            export_run(args.workdir, args.family, args.export)
+            return
+        data = DataConfig(frames=args.frames, stride=args.stride, size=args.size)
+        _, rows = import_run(args.checkpoint, args.workdir, data, args.family, args.heads)
+    except (InteropError, ConfigError, CheckpointError) as error:
+        sys.exit(f"error: {error}")
+    print(format_table(rows))
+    print(f"written to {args.workdir}")
+
+
+if __name__ == "__main__":
+    main()

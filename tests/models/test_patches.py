@@ -1,0 +1,38 @@
+"""Cutting clips into tubelets."""
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxvid.models.patches import gather_tokens, patchify, token_grid, unpatchify
+
+
+def test_order_of_tokens_and_pixels():
+    video = jnp.arange(4 * 4 * 6 * 2).reshape(1, 4, 4, 6, 2)
+    patches = patchify(video, (2, 2, 3))
+    assert patches.shape == (1, 2 * 2 * 2, 12, 2)
+    # Token 6 = (t 1, row 1, column 0): frames 2-3, rows 2-3, columns 0-2.
+    np.testing.assert_array_equal(patches[0, 6], video[0, 2:, 2:, :3].reshape(12, 2))
+
+
+def test_unpatchify_is_the_inverse():
+    video = jnp.arange(2 * 4 * 4 * 6 * 3).reshape(2, 4, 4, 6, 3)
+    patches = patchify(video, (2, 2, 3))
+    np.testing.assert_array_equal(unpatchify(patches, (2, 2, 2), (2, 2, 3)), video)
+    flat = patches.reshape(2, 8, -1)
+    np.testing.assert_array_equal(unpatchify(flat, (2, 2, 2), (2, 2, 3)), video)
+
+
+def test_grid_of_the_published_input():
+    assert token_grid((2, 16, 224, 224, 3), (2, 16, 16)) == (8, 14, 14)
+
+
+def test_sides_must_be_multiples():
+    with pytest.raises(ValueError, match="every side must be a multiple"):
+        token_grid((1, 16, 224, 220, 3), (2, 16, 16))
+
+
+def test_gather_tokens():
+    x = jnp.arange(12).reshape(2, 3, 2)
+    found = gather_tokens(x, jnp.array([[2, 0], [1, 1]]))
+    np.testing.assert_array_equal(found, [[[4, 5], [0, 1]], [[8, 9], [8, 9]]])
