@@ -68,8 +68,8 @@ def pack_video(source: Path, target: Path, short_side: int, gop: int, crf: int) 
                 image = np.ascontiguousarray(frame[:height, :width])
                 picture = av.VideoFrame.from_ndarray(image, format="rgb24")
                 # Broken times (missing, going back) become a steady 25 per second from there on.
-                time = last / _CLOCK + 0.04 if seconds is None else seconds
-                last = max(last + 1, round(time * _CLOCK))
+                at = last / _CLOCK + 0.04 if seconds is None else seconds
+                last = max(last + 1, round(at * _CLOCK))
                 picture.pts, picture.time_base = last, Fraction(1, _CLOCK)
                 container.mux(stream.encode(picture))
                 count += 1

@@ -26,11 +26,12 @@ def write_video(
     pts: list[int] | None = None,
     codec: str = "libx264",
     pix_fmt: str = "yuv420p",
+    container: dict | None = None,
 ) -> Path:
     """Encode ``frames`` at 24 per second, or at ``pts`` in units of 1/240 s."""
-    with av.open(str(path), "w") as container:
+    with av.open(str(path), "w", options=container or {}) as file:
         settings = {"g": str(gop), "bf": "3", "threads": "1"} | (options or {})
-        stream = container.add_stream(codec, rate=24, options=settings)
+        stream = file.add_stream(codec, rate=24, options=settings)
         stream.height, stream.width = frames.shape[1:3]
         stream.pix_fmt = pix_fmt
         if pts:
@@ -39,8 +40,8 @@ def write_video(
             frame = av.VideoFrame.from_ndarray(image, format="rgb24")
             if pts:
                 frame.pts, frame.time_base = pts[i], Fraction(1, 240)
-            container.mux(stream.encode(frame))
-        container.mux(stream.encode())
+            file.mux(stream.encode(frame))
+        file.mux(stream.encode())
     return path
 
 
