@@ -3,8 +3,9 @@
 python -m jaxvid.main --config=configs/tats_demo.py --workdir=runs/tats_demo
 Variants after a colon: hard (moving, varied backgrounds), method=adamae|videomae (for comparison).
 Where it differs from the thesis: a small network; policy coefficients c = (1, 1, 1) and a policy
-rate of 1e-3 (thesis: 1e-4 each, 1.5e-6), since AdamW only feels the ratio of the coefficients and a
+rate of 1e-4 (thesis: 1e-4 each, 1.5e-6), since AdamW only feels the ratio of the coefficients and a
 run of minutes has no time for a small rate; uniform masks for the first eighth of the run.
+With a policy rate of 1e-3 the sampler collapses (entropy 0.08 of its maximum after 640 steps).
 Weights: from scratch.
 """
 
@@ -28,7 +29,7 @@ def get_config(arg=""):
     config.method = make(encoder=encoder, rho=0.75, decoder_width=48, decoder_depth=1)
     config.optim = dict(default=optim.adamw(lr=1e-3, betas=(0.9, 0.95), warmup_epochs=1.0))
     if name == "tats":
-        config.optim.policy = optim.adamw(lr=1e-3, betas=(0.9, 0.95), schedule="constant")
-    config.evals = evals.frozen()
+        config.optim.policy = optim.adamw(lr=1e-4, betas=(0.9, 0.95), schedule="constant")
+    config.evals = evals.frozen(kinds=("motion", "reconstruction", "knn", "linear"))
     config.log_every = 20
     return config

@@ -14,19 +14,13 @@ from typing import Any
 import jax
 from ml_collections import ConfigDict
 
-from jaxvid.core.checkpoint import CheckpointError
-from jaxvid.core.config import ConfigError, choose, to_config
+from jaxvid.core.config import ConfigError, UserError, choose, to_config
 from jaxvid.core.sharding import MeshConfig, make_mesh, replicated
-from jaxvid.data.decode import VideoError
-from jaxvid.data.pipeline import TooManyBadFiles
 from jaxvid.evals import EVALS
 from jaxvid.evals.api import EvalContext, Evaluator
 from jaxvid.evals.features import TokenStore
 from jaxvid.evals.run import check_evals, format_table, run_evals
-from jaxvid.interop.rules import InteropError
 from jaxvid.model import StoredRun, change, read_run
-
-USER_ERRORS = (ConfigError, CheckpointError, TooManyBadFiles, VideoError, InteropError)
 
 
 def evaluate(
@@ -152,7 +146,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             seed=args.seed,
             store=store,
         )
-    except USER_ERRORS as error:
+    except UserError as error:
         print(f"\n{type(error).__name__}: {error}", file=sys.stderr)
         sys.exit(2)
     if jax.process_index() == 0:

@@ -56,11 +56,8 @@ def main(argv: list[str]) -> None:
     logging.set_verbosity(logging.WARNING)
     start_jax(_CACHE.value, _DISTRIBUTED.value, _PLATFORM_DEVICES.value)
     # Imported late: the set-up above must come before anything that touches devices.
-    from jaxvid.core.checkpoint import CheckpointError
-    from jaxvid.core.config import ConfigError
-    from jaxvid.data.decode import VideoError
-    from jaxvid.data.pipeline import TooManyBadFiles
-    from jaxvid.train import NonFiniteError, train
+    from jaxvid.core.config import UserError
+    from jaxvid.train import train
 
     try:
         if _MODE.value == "plan":
@@ -73,9 +70,7 @@ def main(argv: list[str]) -> None:
             evaluate_config(_CONFIG.value, _WORKDIR.value)
         else:
             train(_CONFIG.value, _WORKDIR.value)
-    except (
-        ConfigError, CheckpointError, VideoError, TooManyBadFiles, NonFiniteError
-    ) as error:  # fmt: skip
+    except UserError as error:
         print(f"\n{type(error).__name__}: {error}", file=sys.stderr)
         sys.exit(2)
 

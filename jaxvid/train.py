@@ -10,14 +10,15 @@ from jax.experimental import multihost_utils
 
 from jaxvid.core import banner, sharding
 from jaxvid.core.checkpoint import Checkpointer, init_from
-from jaxvid.core.config import ConfigError
+from jaxvid.core.config import ConfigError, UserError
 from jaxvid.core.monitor import Profile, StopSignal, Window
 from jaxvid.core.run import Run, changed_fields
 from jaxvid.core.types import TrainState
 from jaxvid.core.writers import Terminal, Writer, read_json_lines
-from jaxvid.data.pipeline import make_eval_batches, make_train_batches
+from jaxvid.data.pipeline import describe, make_eval_batches, make_train_batches
 from jaxvid.evals.api import EvalContext
 from jaxvid.evals.run import check_evals, due, format_table, run_evals
+from jaxvid.interop import read_weights
 from jaxvid.viz.inspection import inspect_clips, save_inspection
 from jaxvid.viz.report import write_report
 
@@ -31,7 +32,7 @@ FREE_TO_CHANGE = (
 )
 
 
-class NonFiniteError(RuntimeError):
+class NonFiniteError(UserError):
     """Too many updates in a row were skipped because of a non-finite loss or gradient."""
 
 
@@ -63,6 +64,8 @@ def train(config, workdir: str | Path, *, quiet: bool = False, devices=None) -> 
     if lead:
         (workdir / "banner.txt").write_text(text + "\n\n" + banner.parameter_table(run) + "\n")
         (workdir / "config.json").write_text(json.dumps(stored_config(run), indent=1) + "\n")
+        names = describe(run.data, run.data.train_split).class_names
+        (workdir / "classes.json").write_text(json.dumps(names) + "\n")
         (workdir / "versions.json").write_text(json.dumps(banner.versions(), indent=1) + "\n")
     writer = Writer(workdir, first) if lead else None
     try:
@@ -199,7 +202,7 @@ def restore_or_init(run: Run, saver: Checkpointer):
     state = run.fresh_state()
     if not run.init_from:
         return state, "fresh", []
-    state, matches = init_from(state, run.init_from)
+    state, matches = init_from(state, run.init_from, read_weights)
     if run.config.ema:
         state = state.replace(ema=state.params)
     state = jax.tree.map(jax.device_put, state, run.state_shardings)

@@ -26,7 +26,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from jaxvid.core.config import ConfigError, suggest
+from jaxvid.core.config import ConfigError, UserError, suggest
 
 PROGRAM = (sys.executable, "-m", "jaxvid.main")
 RUN_KEYS = ("name", "config", "overrides", "init_from")
@@ -279,7 +279,7 @@ def main(argv: list[str] | None = None, program: Sequence[str] = PROGRAM) -> int
     args = parser.parse_args(argv)
     try:
         sweep = read_sweep(args.sweep)
-    except ConfigError as error:
+    except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     seeds = None if args.seeds is None else [int(s) for s in args.seeds.split(",")]

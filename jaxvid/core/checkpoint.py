@@ -16,7 +16,7 @@ import orbax.checkpoint as ocp
 from ml_collections import ConfigDict
 
 from jaxvid.core import trees
-from jaxvid.core.config import ConfigError
+from jaxvid.core.config import ConfigError, UserError
 from jaxvid.core.types import TrainState
 
 MODEL, TRAIN = ("params", "extra", "ema"), ("step", "opt", "skipped", "key")
@@ -31,7 +31,7 @@ class CheckpointConfig:
     keep: int = 2
 
 
-class CheckpointError(RuntimeError):
+class CheckpointError(UserError):
     """A checkpoint is missing, unreadable, of another model, or could not be written."""
 
 

@@ -17,7 +17,11 @@ from ml_collections import ConfigDict, config_dict
 T = TypeVar("T")
 
 
-class ConfigError(ValueError):
+class UserError(Exception):
+    """Something that the user can mend; entry points print it in one line, without a traceback."""
+
+
+class ConfigError(UserError, ValueError):
     """A config field is unknown, has the wrong type or a value that can't work."""
 
 

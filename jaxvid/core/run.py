@@ -73,7 +73,7 @@ class Run:
         self.config = from_config(RunConfig, config, "config")
         self.source = config
         self.data: DataConfig = from_config(DataConfig, self.config.data, "config.data")
-        self.method: Method = make_method(self.config.method)
+        self.method: Method = make_method(self._with_classes())
         self.mesh: Mesh = sharding.make_mesh(self.config.mesh, devices)
         self.init_from = expand_init_from(self.config.init_from)
         c = self.config
@@ -87,6 +87,30 @@ class Run:
             raise ConfigError(
                 f"config.epochs={c.epochs}, config.steps={c.steps}: set exactly one above 0"
             )
+
+    def _with_classes(self) -> dict[str, Any]:
+        """``config.method`` with the classes of the data, where the method has a classifier.
+
+        Raises:
+          ConfigError: the data has no labels, or more classes than the classifier.
+        """
+        group = dict(self.config.method)
+        if "num_classes" not in group:
+            return group
+        found = describe(self.data, self.data.train_split)
+        if not found.has_labels:
+            raise ConfigError(
+                f"config.method '{group['name']}' needs labels; split '{self.data.train_split}' of "
+                f"{self.data.manifest or self.data.source} has none"
+            )
+        if not group["num_classes"]:
+            group["num_classes"] = self.source.method.num_classes = len(found.class_names)
+        if group["num_classes"] < len(found.class_names):
+            raise ConfigError(
+                f"config.method.num_classes={group['num_classes']}, but the data has "
+                f"{len(found.class_names)} classes; 0 takes them from the manifest"
+            )
+        return group
 
     @cached_property
     def info(self) -> RunInfo:

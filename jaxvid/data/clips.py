@@ -10,6 +10,7 @@ from functools import lru_cache
 
 import numpy as np
 
+from jaxvid.core.config import UserError
 from jaxvid.core.types import View
 from jaxvid.data.config import DataConfig
 from jaxvid.data.decode import VideoError
@@ -22,7 +23,7 @@ BAD = "_bad"  # batch entry that carries the numbers of unreadable clips to the 
 _ORDER, _ROW = 1, 2  # tags that keep random streams apart
 
 
-class TooManyBadFiles(RuntimeError):
+class TooManyBadFiles(UserError):
     """More files can't be read than ``config.data.max_bad`` allows."""
 
 

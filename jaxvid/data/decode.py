@@ -16,6 +16,8 @@ import av
 import numpy as np
 from av.video.reformatter import Interpolation, VideoReformatter
 
+from jaxvid.core.config import UserError
+
 # Containers and codecs where every packet is one shown frame with a presentation time, so that
 # the packets alone tell what decodes. Elsewhere the index comes from decoding the file once.
 _INDEXED_FORMATS = ("mov", "matroska")
@@ -23,7 +25,7 @@ _COVER = av.stream.Disposition.attached_pic
 _INDEXED_CODECS = ("h264", "hevc", "vp9", "av1", "libdav1d", "mjpeg", "ffv1")
 
 
-class VideoError(Exception):
+class VideoError(UserError):
     """A file that can't be read as video: ``path`` and ``reason``."""
 
     def __init__(self, path: str | os.PathLike, reason: str):

@@ -4,6 +4,7 @@ import math
 from pathlib import Path
 
 from jaxvid.core import trees
+from jaxvid.core.checkpoint import read_model
 from jaxvid.core.types import Tree
 from jaxvid.interop.families import FIXED_TABLES, detect_family, family_rules
 from jaxvid.interop.read import read_state
@@ -34,6 +35,11 @@ def read_checkpoint(path: str | Path) -> tuple[dict[str, Tree], dict, int]:
         if kinds[name] == "table":
             flat[name] = array.reshape(*_grid(name, array.shape[1]), array.shape[2])
     return {"params": trees.unflatten(flat)}, {"family": family}, 0
+
+
+def read_weights(path: str | Path) -> tuple[dict[str, Tree], dict, int]:
+    """Weights of a run (a folder) or of a PyTorch file, for ``init_from``."""
+    return read_checkpoint(path) if Path(path).is_file() else read_model(path)
 
 
 def _grid(name: str, tokens: int) -> tuple[int, ...]:

@@ -8,11 +8,13 @@ from typing import Literal
 
 import numpy as np
 
+from jaxvid.core.config import UserError
+
 Kind = Literal["vector", "linear", "conv", "table"]
 Flat = dict[str, np.ndarray]
 
 
-class InteropError(ValueError):
+class InteropError(UserError):
     """A foreign checkpoint doesn't fit: unknown family, unknown names, or wrong shapes."""
 
 

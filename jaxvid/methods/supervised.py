@@ -29,7 +29,7 @@ class Supervised(Method):
 
     Attributes:
       encoder: the video transformer; its stochastic depth is set by ``drop_path``.
-      num_classes: classes of the data set.
+      num_classes: classes of the data set; 0 = as many as the manifest has.
       drop_path: stochastic-depth rate of the last block, growing linearly from 0.
       head_dropout: dropout before the head.
       label_smoothing: share of the target spread over all classes.
@@ -60,8 +60,8 @@ class Supervised(Method):
     trains: str = ".*"
 
     def __post_init__(self):
-        if self.num_classes < 2:
-            raise ConfigError(f"method.num_classes: got {self.num_classes}; set it to the data's")
+        if self.num_classes < 0 or self.num_classes == 1:
+            raise ConfigError(f"method.num_classes: got {self.num_classes}; must be 2 or more")
         if self.encoder.drop_path:
             raise ConfigError("method.encoder.drop_path: set method.drop_path instead")
         for name in ("drop_path", "head_dropout", "label_smoothing"):

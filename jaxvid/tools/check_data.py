@@ -19,7 +19,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from jaxvid.core.config import ConfigError
+from jaxvid.core.config import UserError
 from jaxvid.data.decode import VideoError, iterate_frames, probe
 from jaxvid.data.manifest import load_manifest, read_table, write_atomic
 
@@ -73,7 +73,7 @@ def main(argv: list[str] | None = None) -> int:
     args = make_parser().parse_args(argv)
     try:
         table = read_table(args.manifest)
-    except ConfigError as error:
+    except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     wrong = _check_rows(args, table)
@@ -106,7 +106,7 @@ def _check_rows(args: argparse.Namespace, table: list[dict]) -> str:
     try:
         for split in sorted({row.get("split", "train") for row in table}):
             load_manifest(args.manifest, split, args.root)
-    except ConfigError as error:
+    except UserError as error:
         return str(error)
     return ""
 

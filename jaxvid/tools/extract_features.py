@@ -12,9 +12,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from jaxvid.core.config import UserError
 from jaxvid.data.pipeline import describe
 from jaxvid.data.sources import split_manifest
-from jaxvid.evaluate import USER_ERRORS
 from jaxvid.tools.video_list import add_arguments, open_model
 
 
@@ -47,7 +47,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     args = parser.parse_args(argv)
     try:
         arrays = extract(args)
-    except USER_ERRORS as error:
+    except UserError as error:
         print(f"\n{type(error).__name__}: {error}", file=sys.stderr)
         sys.exit(2)
     np.savez(args.out, **arrays)

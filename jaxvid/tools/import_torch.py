@@ -19,8 +19,8 @@ from ml_collections import ConfigDict
 from safetensors.numpy import save_file
 
 from jaxvid.core import trees
-from jaxvid.core.checkpoint import Checkpointer, CheckpointError, load_run
-from jaxvid.core.config import ConfigError, to_config
+from jaxvid.core.checkpoint import Checkpointer, load_run
+from jaxvid.core.config import UserError, to_config
 from jaxvid.core.optim import OptimConfig
 from jaxvid.core.run import RunConfig
 from jaxvid.core.step import init_state
@@ -141,7 +141,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             return
         data = DataConfig(frames=args.frames, stride=args.stride, size=args.size)
         _, rows = import_run(args.checkpoint, args.workdir, data, args.family, args.heads)
-    except (InteropError, ConfigError, CheckpointError) as error:
+    except UserError as error:
         sys.exit(f"error: {error}")
     print(format_table(rows))
     print(f"written to {args.workdir}")

@@ -22,7 +22,7 @@ from pathlib import Path
 
 import numpy as np
 
-from jaxvid.core.config import ConfigError
+from jaxvid.core.config import ConfigError, UserError
 from jaxvid.data.manifest import write_atomic
 
 SUFFIXES = (".mp4", ".mkv", ".webm", ".avi", ".mov", ".mpg", ".mpeg", ".ts", ".gif", ".m4v")
@@ -301,7 +301,7 @@ def main(argv: list[str] | None = None) -> int:
             if path or args.missing == "keep"
         ]
         write_manifest(Path(args.out), root, kept)
-    except ConfigError as error:
+    except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     written = count(kept)

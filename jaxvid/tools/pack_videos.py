@@ -26,7 +26,7 @@ import av
 import cv2
 import numpy as np
 
-from jaxvid.core.config import ConfigError
+from jaxvid.core.config import ConfigError, UserError
 from jaxvid.data.decode import VideoError, iterate_frames, probe
 from jaxvid.data.images import pack_clip
 from jaxvid.data.manifest import load_manifest, read_table, write_atomic
@@ -122,7 +122,7 @@ def main(argv: list[str] | None = None) -> int:
             raise ConfigError(f"{args.manifest}: some files differ only in their suffix")
         if any(row.get("start") or row.get("end") for row in table):
             raise ConfigError(f"{args.manifest}: rows with start or end can't be packed")
-    except ConfigError as error:
+    except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     start = time.monotonic()

@@ -14,12 +14,11 @@ from pathlib import Path
 
 import numpy as np
 
-from jaxvid.core.config import ConfigError
+from jaxvid.core.config import ConfigError, UserError
 from jaxvid.data.config import DataConfig
 from jaxvid.data.pipeline import describe
 from jaxvid.data.sources import split_manifest
 from jaxvid.evals.finetune import video_probabilities
-from jaxvid.evaluate import USER_ERRORS
 from jaxvid.tools.video_list import add_arguments, open_model
 
 
@@ -84,7 +83,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     args = parser.parse_args(argv)
     try:
         rows = predict(args)
-    except USER_ERRORS as error:
+    except UserError as error:
         print(f"\n{type(error).__name__}: {error}", file=sys.stderr)
         sys.exit(2)
     for row in rows:

@@ -9,12 +9,12 @@ from typing import Any
 
 import numpy as np
 
-from jaxvid.core.config import suggest
+from jaxvid.core.config import UserError, suggest
 
 _CLOCKS = ("step", "seconds", "train_seconds")
 
 
-class RunError(ValueError):
+class RunError(UserError):
     """A workdir lacks a file or a value that was asked for."""
 
 
