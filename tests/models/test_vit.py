@@ -1,0 +1,127 @@
+"""Video transformer: parameter counts, what it sees, the fine-tuning head."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxvid.core import trees
+from jaxvid.core.config import ConfigError
+from jaxvid.models.decoder import Decoder
+from jaxvid.models.vit import Classifier, Encoder, VitConfig, vit_config
+
+TINY = vit_config("tiny", width=24, heads=2, patch=(2, 4, 4))
+VIDEO = jax.random.normal(jax.random.key(0), (2, 4, 8, 12, 3))
+
+
+@pytest.fixture(scope="module")
+def encoder():
+    net = Encoder(TINY)
+    return net, jax.jit(net.init)(jax.random.key(1), VIDEO)
+
+
+def test_published_parameter_counts():
+    clip = jax.ShapeDtypeStruct((1, 16, 224, 224, 3), jnp.float32)
+    base = jax.eval_shape(Encoder(vit_config("B")).init, jax.random.key(0), clip)
+    assert trees.count(base) == 86_227_200
+    decoder = Decoder(vit_config("B", width=384, depth=4, heads=6), 1536)
+    index = jnp.zeros((1, 1), jnp.int32)
+    init = functools.partial(decoder.init, grid=(8, 14, 14))
+    rest = jax.eval_shape(init, jax.random.key(0), jnp.zeros((1, 1, 768)), index, index)
+    assert trees.count(rest) == 7_983_744
+
+
+@pytest.mark.parametrize(
+    "size, width, depth, heads",
+    [("S", 384, 12, 6), ("B", 768, 12, 12), ("L", 1024, 24, 16), ("H", 1280, 32, 16)],
+)
+def test_sizes(size, width, depth, heads):
+    c = vit_config(size)
+    assert (c.width, c.depth, c.heads, c.patch) == (width, depth, heads, (2, 16, 16))
+
+
+def test_config_errors_name_the_choices():
+    with pytest.raises(ConfigError, match="vit_config: unknown 'XL'"):
+        vit_config("XL")
+    with pytest.raises(ConfigError, match="did you mean 'depth'"):
+        vit_config("B", deph=3)
+    with pytest.raises(ConfigError, match="no multiple of heads"):
+        VitConfig(width=10, depth=1, heads=3)
+
+
+def test_patch_embedding_is_a_strided_convolution(encoder):
+    net, params = encoder
+    weights = params["params"]["patch_embed"]
+    expected = jax.lax.conv_general_dilated(
+        VIDEO, weights["kernel"], TINY.patch, "VALID", dimension_numbers=("NDHWC", "DHWIO", "NDHWC")
+    )
+    expected = expected.reshape(2, -1, TINY.width) + weights["bias"]
+    np.testing.assert_allclose(net.apply(params, VIDEO, method="embed"), expected, atol=1e-5)
+
+
+def test_tokens_at_an_index_are_those_of_the_whole_clip(encoder):
+    net, params = encoder
+    index = jnp.array([[0, 3, 11], [5, 2, 7]])
+    whole = net.apply(params, VIDEO, method="tokenise")
+    some = net.apply(params, VIDEO, index, method="tokenise")
+    np.testing.assert_allclose(some, jnp.take_along_axis(whole, index[..., None], 1), atol=1e-6)
+
+
+def test_order_of_visible_tokens_does_not_matter(encoder):
+    net, params = encoder
+    index = jnp.tile(jnp.array([1, 4, 6, 10]), (2, 1))
+    order = jnp.array([2, 0, 3, 1])
+    out = net.apply(params, VIDEO, index)
+    np.testing.assert_allclose(net.apply(params, VIDEO, index[:, order]), out[:, order], atol=1e-5)
+
+
+def test_hidden_pixels_are_never_seen(encoder):
+    net, params = encoder
+    index = jnp.tile(jnp.array([0, 2, 7]), (2, 1))
+    # Token 1 (hidden) covers columns 4-7 of rows 0-3 in frames 0-1; token 2 is visible.
+    hidden = VIDEO.at[:, :2, :4, 4:8].add(100.0)
+    seen = VIDEO.at[:, :2, :4, 8:].add(1.0)
+    out = net.apply(params, VIDEO, index)
+    np.testing.assert_array_equal(net.apply(params, hidden, index), out)
+    assert np.abs(net.apply(params, seen, index) - out).max() > 1e-3
+
+
+@pytest.mark.parametrize("pos", ["sincos3d", "learned", "separable"])
+def test_positions_of_every_kind_reach_the_tokens(pos):
+    net = Encoder(vit_config("tiny", width=24, heads=2, patch=(2, 4, 4), pos=pos, depth=1))
+    params = jax.jit(net.init)(jax.random.key(1), VIDEO)
+    table = net.apply(params, (2, 2, 3), method="positions")
+    assert table.shape == (12, 24)
+    tokens = net.apply(params, VIDEO, method="tokenise")
+    bare = net.apply(params, VIDEO, method="embed")
+    np.testing.assert_allclose(tokens - bare, jnp.tile(table, (2, 1, 1)), atol=1e-5)
+    assert len(np.unique(np.round(table, 6), axis=0)) == 12
+
+
+def test_class_token_takes_part_and_is_left_out_of_the_output():
+    net = Encoder(vit_config("tiny", width=24, heads=2, patch=(2, 4, 4), cls=True))
+    params = jax.jit(net.init)(jax.random.key(1), VIDEO)
+    out = net.apply(params, VIDEO)
+    assert out.shape == (2, 12, 24)
+    other = {**params["params"], "cls_token": params["params"]["cls_token"] + jnp.arange(24.0)}
+    assert np.abs(net.apply({"params": other}, VIDEO) - out).max() > 1e-3
+
+
+def test_initial_logits_are_small():
+    net = Classifier(TINY, 50)
+    params = jax.jit(net.init)(jax.random.key(0), VIDEO)
+    assert float(net.apply(params, VIDEO).std()) < 0.01
+    assert set(params["params"]) == {"encoder", "fc_norm", "head"}
+    assert "norm" not in params["params"]["encoder"]
+
+
+def test_classifier_dropout_needs_keys_and_goes_by_example():
+    net = Classifier(TINY, 5, drop=0.5, head_scale=1000.0)
+    params = jax.jit(net.init)(jax.random.key(0), VIDEO)
+    keys = jax.random.split(jax.random.key(3), 2)
+    logits = net.apply(params, VIDEO, keys)
+    assert np.abs(logits - net.apply(params, VIDEO)).max() > 0.1
+    alone = net.apply(params, VIDEO[1:], keys[1:])
+    np.testing.assert_allclose(alone, logits[1:], atol=1e-4)
