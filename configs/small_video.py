@@ -37,4 +37,5 @@ def get_config(arg=""):
     if name == "tats":
         config.optim.policy = optim.adamw(lr=1e-4, betas=(0.9, 0.95), schedule="constant")
     config.evals = evals.frozen(kinds=("knn", "linear", "attentive", "reconstruction", "spread"))
+    config.evals.reconstruction.rho = 0.8
     return base.smoke(config) if "smoke" in words else config

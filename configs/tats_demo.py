@@ -31,5 +31,6 @@ def get_config(arg=""):
     if name == "tats":
         config.optim.policy = optim.adamw(lr=1e-4, betas=(0.9, 0.95), schedule="constant")
     config.evals = evals.frozen(kinds=("motion", "reconstruction", "knn", "linear"))
+    config.evals.reconstruction.rho = 0.75
     config.log_every = 20
     return config

@@ -22,6 +22,7 @@ from jaxvid.interop import read_weights
 from jaxvid.viz.inspection import inspect_clips, save_inspection
 from jaxvid.viz.report import write_report
 
+SHOWN = ("loss", "reconstruction", "entropy", "accuracy")
 FREE_TO_CHANGE = (
     "log_every",
     "max_skips",
@@ -107,12 +108,12 @@ def loop(
             window.loaded()
             profile.at(number)
             variant, step = run.variant(number), number + 1
-            fresh = variant not in compiled
-            if fresh:
-                compiled[variant] = run.jit_step(variant)
+            if variant not in compiled:
+                compiled[variant] = run.compile_step(variant)
+                window.skip()
             placed = sharding.place_batch(batch, run.mesh, c.batch_size)
             state, metrics = compiled[variant](state, placed)
-            window.add(metrics, compiled=fresh)
+            window.add(metrics)
             terminal.advance(step)
 
             stopping = stop.requested(step)
@@ -129,20 +130,24 @@ def loop(
                         f"is saved in {saver.folder}"
                     )
             if last or any(step % every == 0 for every in saves):
+                window.wait()
                 save(run, saver, state)
+                window.skip()
             if last:
                 break
             epochs = [n / run.info.steps_per_epoch for n in (number, step)]
             ready = due(evaluators, *epochs, last=False)
             if ready:
                 evaluate(run, state, ready, workdir, terminal)
-            window.skip()
+                window.skip()
     return state, finished
 
 
 def report(figures: Mapping[str, float], step: int, writer, terminal) -> None:
     """One log line, one row of metrics."""
-    shown = [f"{name} {figures[name]:.4g}" for name in figures if "/" not in name][:4]
+    names = [n for n in SHOWN if n in figures]
+    names += [n for n in ("skipped", "bad_files") if figures[n]]
+    shown = [f"{name} {figures[name]:.4g}" for name in names]
     wait = 100 * figures["input_wait"]
     hint = " (loader-bound: pack the videos or raise data.repeat)" if wait > 10 else ""
     speed = f"{figures['clips_per_s']:.1f} clips/s  input-wait {wait:.0f} %{hint}"

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from clu import parameter_overview
 
 from jaxvid.core import trees
-from jaxvid.core.flops import count_flops, peak_flops
+from jaxvid.core.flops import jaxpr_flops, peak_flops
 from jaxvid.core.run import Run
 from jaxvid.core.writers import human
 
@@ -28,9 +28,7 @@ def versions() -> dict[str, str]:
 def step_flops(run: Run) -> int:
     """FLOPs of one step of the run's last variant (all objectives that it reaches)."""
     last = run.variant(run.info.total_steps - 1) or run.variant(0)
-    batch = {k: jax.ShapeDtypeStruct(v.shape, v.dtype) for k, v in run.abstract_batch.items()}
-    state = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), run.abstract_state)
-    return count_flops(run.train_step(last), state, batch)
+    return jaxpr_flops(run.traced_step(last).jaxpr.jaxpr)
 
 
 def make_banner(run: Run, flops: int, start: str, matches: list[tuple[str, str, str]]) -> str:

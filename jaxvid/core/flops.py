@@ -39,10 +39,11 @@ def count_flops(fn: Callable, *args, **kwargs) -> int:
     >>> count_flops(jnp.dot, jnp.ones((2, 3)), jnp.ones((3, 4)))
     48
     """
-    return _count(jax.make_jaxpr(fn)(*args, **kwargs).jaxpr)
+    return jaxpr_flops(jax.make_jaxpr(fn)(*args, **kwargs).jaxpr)
 
 
-def _count(jaxpr: jex.Jaxpr) -> int:
+def jaxpr_flops(jaxpr: jex.Jaxpr) -> int:
+    """FLOPs of a traced function."""
     return sum(_equation(eqn) for eqn in jaxpr.eqns)
 
 
@@ -56,9 +57,9 @@ def _equation(eqn: jex.JaxprEqn) -> int:
         kernel = eqn.invars[1].aval.shape
         out_features = kernel[eqn.params["dimension_numbers"].rhs_spec[0]]
         return 2 * eqn.outvars[0].aval.size * math.prod(kernel) // out_features
-    inner = sum(_count(sub) for sub in _bodies(eqn))
+    inner = sum(jaxpr_flops(sub) for sub in _bodies(eqn))
     if name == "cond":
-        return max((_count(sub) for sub in _bodies(eqn)), default=0)
+        return max((jaxpr_flops(sub) for sub in _bodies(eqn)), default=0)
     return inner * (eqn.params["length"] if name == "scan" else 1)
 
 

@@ -39,19 +39,16 @@ class Window:
             self._started = True
             self.skip()
 
-    def add(self, metrics, compiled: bool) -> None:
-        """Metrics of one step, still on the device; waits for the step before it.
-
-        Args:
-          metrics: scalars by name.
-          compiled: this call compiled; its time doesn't count.
-        """
-        jax.block_until_ready(metrics if compiled else self._metrics[-1:])
+    def add(self, metrics) -> None:
+        """Metrics of one step, still on the device; waits for the step before it."""
+        jax.block_until_ready(self._metrics[-1:])
         self._metrics.append(metrics)
-        if compiled:
-            self.skip()
-        else:
-            self._lap()
+        self._lap()
+
+    def wait(self) -> None:
+        """Wait for the steps handed to the device; the time counts as training."""
+        jax.block_until_ready(self._metrics[-1:])
+        self._lap()
 
     def skip(self) -> None:
         """What happened since the last mark is not training."""
@@ -66,6 +63,7 @@ class Window:
 
     def flush(self, loader: dict[str, int]) -> dict[str, float]:
         """Means over the window (last value of counters), speed, input-wait, MFU; starts anew."""
+        self.wait()
         values = jax.device_get(self._metrics)
         names = dict.fromkeys(name for metrics in values for name in metrics)
         last = ("skipped", "skipped_in_a_row")

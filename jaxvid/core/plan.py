@@ -48,7 +48,7 @@ def make_plan(config, topology: str | None = None) -> dict:
     """
     run = Run(config, topology_devices(topology) if topology else None)
     variant = run.variant(run.info.total_steps - 1)
-    compiled = run.jit_step(variant).lower(run.abstract_state, run.abstract_batch).compile()
+    compiled = run.compile_step(variant)
     memory, cost = compiled.memory_analysis(), compiled.cost_analysis()
     found = re.findall("|".join(rf"= \S+ ({name})" for name in COLLECTIVES), compiled.as_text())
     flops, peak = banner.step_flops(run), peak_flops(run.mesh.devices.flat[0])

@@ -72,6 +72,7 @@ class Run:
     def __init__(self, config: ConfigDict, devices=None):
         self.config = from_config(RunConfig, config, "config")
         self.source = config
+        self._traced: dict = {}
         self.data: DataConfig = from_config(DataConfig, self.config.data, "config.data")
         self.method: Method = make_method(self._with_classes())
         self.mesh: Mesh = sharding.make_mesh(self.config.mesh, devices)
@@ -194,19 +195,20 @@ class Run:
         )
 
     @cached_property
-    def state_shardings(self) -> TrainState:
-        """Where every leaf of the state lives."""
-        rules = (*getattr(self.method, "sharding", ()), *self.config.sharding)
-        return sharding.shard_tree(jax.eval_shape(self._init), self.mesh, rules)
-
-    @cached_property
     def abstract_state(self) -> TrainState:
         """Shapes, dtypes and shardings of the state."""
+        shapes = jax.eval_shape(self._init)
+        rules = (*getattr(self.method, "sharding", ()), *self.config.sharding)
         return jax.tree.map(
             lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s),
-            jax.eval_shape(self._init),
-            self.state_shardings,
+            shapes,
+            sharding.shard_tree(shapes, self.mesh, rules),
         )
+
+    @cached_property
+    def state_shardings(self) -> TrainState:
+        """Where every leaf of the state lives."""
+        return jax.tree.map(lambda x: x.sharding, self.abstract_state)
 
     def variant(self, number: int) -> tuple[tuple[Objective, bool], ...]:
         """Objectives active at step ``number``, and whether they train."""
@@ -220,14 +222,20 @@ class Run:
             mesh=self.mesh, accumulate=c.accumulate, clip_norm=c.clip_norm, ema=c.ema,
         )  # fmt: skip
 
-    def jit_step(self, variant):
-        """The step compiled for the mesh; the state is donated."""
-        return jax.jit(
-            self.train_step(variant),
-            donate_argnums=0,
-            in_shardings=(self.state_shardings, sharding.batch_sharding(self.mesh)),
-            out_shardings=(self.state_shardings, sharding.replicated(self.mesh)),
-        )
+    def traced_step(self, variant) -> jax.stages.Traced:
+        """The step of one variant traced for the mesh (once); the state is donated."""
+        if variant not in self._traced:
+            step = jax.jit(
+                self.train_step(variant),
+                donate_argnums=0,
+                out_shardings=(self.state_shardings, sharding.replicated(self.mesh)),
+            )
+            self._traced[variant] = step.trace(self.abstract_state, self.abstract_batch)
+        return self._traced[variant]
+
+    def compile_step(self, variant) -> jax.stages.Compiled:
+        """The step of one variant, ready to call with a placed state and batch."""
+        return self.traced_step(variant).lower().compile()
 
 
 def changed_fields(old: Mapping, new: Mapping, prefix: str = "config") -> list[str]:
