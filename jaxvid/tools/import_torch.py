@@ -33,7 +33,7 @@ from jaxvid.methods import make_method
 from jaxvid.models.vit import SIZES
 
 
-def infer_method(family: str, state: Mapping[str, np.ndarray], heads: int = 0) -> dict:
+def infer_method(family: str, state: Mapping[str, np.ndarray], frames: int, heads: int = 0) -> dict:
     """``config.method`` fields of a checkpoint by the shapes of its arrays.
 
     The number of heads leaves no trace in the arrays: it is taken from the public sizes by the
@@ -67,6 +67,10 @@ def infer_method(family: str, state: Mapping[str, np.ndarray], heads: int = 0) -
     if "decoder/norm/scale" in flat:
         fields["decoder_width"] = flat["decoder/norm/scale"].shape[0]
         fields["decoder_depth"] = flat["decoder/blocks/norm1/scale"].shape[0]
+    if fields["name"] == "maest":
+        t, h, w, channels = kernel.shape[:4]
+        per_token = flat["decoder/head/bias"].shape[0] // (h * w * channels)
+        fields["pred_frames"] = per_token * frames // t
     return fields
 
 
@@ -90,10 +94,11 @@ def import_run(
     """
     state = read_state(checkpoint)
     family = family or detect_family(state)
-    fields = infer_method(family, state, heads)
+    fields = infer_method(family, state, data.frames, heads)
     method = make_method(fields)
     clip = np.zeros((1, data.frames, data.size, data.size, 3), np.uint8)
-    fresh = jax.jit(lambda: init_state(method, {}, {"video": clip}, 0, 0.0))()
+    batch = {"video": clip, "label": np.zeros(1, np.int32), "index": np.zeros(1, np.int32)}
+    fresh = jax.jit(lambda: init_state(method, {}, batch, 0, 0.0))()
     flat, rows = match(state, family, trees.flatten(fresh.params))
     config = to_config(
         RunConfig(
