@@ -14,6 +14,7 @@ from jaxvid.masking.patterns import Mask, num_hidden
 from jaxvid.masking.sampler import moving_share, sample_visible
 from jaxvid.methods.masked import MaskedAutoencoder
 from jaxvid.models.layers import fold_keys
+from jaxvid.models.patches import Grid
 from jaxvid.models.policy import AttentionKind, Policy, PolicyBlock, TrajectoryPolicy
 
 SAMPLER = "sampler/.*"
@@ -176,7 +177,7 @@ class TATS(MaskedAutoencoder):
         method = "embed" if self.sampler_pos == "learned" else "tokenise"
         return self.encoder_net().apply({"params": frozen}, video, method=method)
 
-    def act(self, params: Tree, tokens: Array, grid: tuple[int, int, int], keys: Array) -> Policy:
+    def act(self, params: Tree, tokens: Array, grid: Grid, keys: Array) -> Policy:
         """The sampler's distribution and value for observed tokens (B, N, D).
 
         ``keys`` (B,) are those of the clips: the same keys give the same landmarks.
@@ -185,9 +186,13 @@ class TATS(MaskedAutoencoder):
             {"params": params["sampler"]}, tokens, grid, fold_keys(keys, 2)
         )
 
-    def count_visible(self, grid: tuple[int, int, int]) -> int:
+    def count_visible(self, grid: Grid) -> int:
         """Number of visible tokens, ``int(N * (1 - rho))``."""
         return grid[0] * grid[1] * grid[2] - num_hidden("random", grid, self.rho)
+
+    def draw(self, logp: Array, keys: Array, grid: Grid) -> Mask:
+        """A mask per clip from log-probabilities (B, N) and keys (B,)."""
+        return sample_visible(logp, keys, self.count_visible(grid))
 
     def record(
         self, tokens: Array, mask: Mask, guess: Policy, error: Array, keys: Array
@@ -222,7 +227,7 @@ class TATS(MaskedAutoencoder):
             tokens = self.observe(params, video)
             guess = self.act(params, tokens, grid, keys)
             logp = guess.logp
-        mask = sample_visible(logp, keys, self.count_visible(grid))
+        mask = self.draw(logp, keys, grid)
         # Visible patches are embedded again: the gradient of so few costs less than that of all.
         seen = self.tokenise(params, video, mask.visible)
         predicted = self.predict_masked(params, seen, mask, grid, fold_keys(keys, 1))
@@ -259,7 +264,7 @@ class TATS(MaskedAutoencoder):
         return LossOut(objective.mean(), logs)
 
     def ppo_objective(
-        self, guess: Policy, episode: dict, grid: tuple[int, int, int], update: Array | int
+        self, guess: Policy, episode: dict, grid: Grid, update: Array | int
     ) -> tuple[Array, dict]:
         """``-J`` of thesis eq. 5.7 per clip (B,), and what one watches.
 
@@ -282,7 +287,7 @@ class TATS(MaskedAutoencoder):
             actor = pl.ppo_clip_mean_loss(logp, old, masked, advantage, self.clip)
         else:
             keys = fold_keys(jax.random.wrap_key_data(episode["key"]), 3 + update)
-            redrawn = sample_visible(logp, keys, self.count_visible(grid)).masked
+            redrawn = self.draw(logp, keys, grid).masked
             actor = pl.ppo_resampled_loss(logp, old, masked, redrawn, advantage, self.clip)
         critic = pl.value_loss(guess.value, target, episode["value"], self.value_clip)
         loss = self.c1 * actor + self.c2 * critic - self.c3 * pl.entropy(logp)
@@ -313,7 +318,7 @@ class TATS(MaskedAutoencoder):
         grid = self.grid(batch["video"])
         tokens = self.observe(params, batch["video"])
         guess = self.act(params, tokens, grid, batch["rng"])
-        mask = sample_visible(guess.logp, batch["rng"], self.count_visible(grid))
+        mask = self.draw(guess.logp, batch["rng"], grid)
         shown = {"probability": jnp.exp(guess.logp)}
         if self.sampler_block == "ta":
             query = jnp.argmax(guess.logp, axis=-1)
