@@ -44,7 +44,8 @@ class TATS(MaskedAutoencoder):
         positions plus an own table, zero at first.
       head_bias: give the logit head a bias (which can't act on a softmax and is never moved).
       attn_chunk: token frames per chunk of queries, recomputed in the backward pass; 0 = all at
-        once. Must divide the token frames.
+        once. Must divide the token frames. At ViT-B, 1 needs a fifth of the sampler's memory (136
+        instead of 640 MB per clip in f32) and 5 % more operations per step.
       temperature: of the softmax over tokens.
       m_o: epochs with uniform masks.
       k: steps per update of the sampler.

@@ -4,10 +4,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.sharding import PartitionSpec
 
 from jaxvid.core import trees
 from jaxvid.core.config import ConfigError
 from jaxvid.core.optim import OptimConfig, make_optimizer, make_schedule
+from jaxvid.core.sharding import MeshConfig, make_mesh, shard_tree
 from jaxvid.core.step import Optimiser, check_objectives, init_state, make_train_step
 from jaxvid.core.types import Context, RunInfo
 from jaxvid.losses import policy as pl
@@ -336,6 +338,17 @@ def test_a_run_stopped_between_episodes_goes_on_as_if_it_had_not():
         trainer.step()
     for a, b in zip(*map(jax.tree.leaves, (trainer.state, uninterrupted))):
         np.testing.assert_array_equal(a, b)
+
+
+def test_recorded_episodes_are_spread_over_the_devices_with_the_batch():
+    method = TATS(**TINY, k=3)
+    batch = make_batch(method, count=4)
+    extra = jax.eval_shape(method.init, jax.random.key(0), batch)[1]
+    assert {x.shape[:2] for x in jax.tree.leaves(extra)} == {(2, 4)}
+    mesh = make_mesh(MeshConfig(), jax.devices()[:4])
+    placed = shard_tree({"extra": extra}, mesh, method.sharding)
+    for leaf in jax.tree.leaves(placed):
+        assert leaf.spec == PartitionSpec(None, ("data", "fsdp"))
 
 
 def test_replay_passes_over_one_episode_several_times():

@@ -74,6 +74,15 @@ def test_key_biases_have_no_effect_and_no_gradient():
     assert grads["qkv"]["bias"][:WIDTH].any() and grads["proj_kv"]["bias"][WIDTH:].any()
 
 
+def test_fused_kernel_gets_one_attention_per_frame(monkeypatch):
+    """The layout of the GPU path, with the plain attention in place of the kernel."""
+    q, k, v = trajectory.project_qkv(make_weights(), make_tokens(), HEADS)
+    plain = trajectory.attention
+    monkeypatch.setattr(trajectory, "attention", lambda q, k, v, impl: plain(q, k, v))
+    fused = trajectory.spatial_step(q[:, 2:7], k, v, F, impl="cudnn")
+    np.testing.assert_allclose(fused, trajectory.spatial_step(q[:, 2:7], k, v, F), atol=1e-6)
+
+
 def test_one_frame_is_ordinary_attention_over_space():
     weights, x = make_weights(), make_tokens(frames=1)
     q, k, v = trajectory.project_qkv(weights, x, HEADS)
