@@ -14,7 +14,8 @@ def get_config(arg=""):
     v = base.parse(arg, size="L", rho=0.9)
     config = base.run(epochs=100.0, batch_size=512, clip_norm=0.02)
     config.data = data.k400(subset=v.subset, crop="rrc_flip", repeat=4)
-    config.method = methods.maest(size=v.size, rho=v.rho)
+    encoder = models.vit(v.size, pos="separable", cls=True, qkv_bias="full")
+    config.method = methods.maest(encoder=encoder, rho=v.rho)
     config.optim = dict(
         default=optim.adamw(
             base_lr=1.6e-3, betas=(0.9, 0.95), weight_decay=0.05, warmup_epochs=5.0

@@ -81,6 +81,40 @@ def test_scan_and_remat_give_the_same_run(reference, tmp_path):
     assert_close(final(tmp_path), final(reference))
 
 
+TATS = dict(
+    method__k=3, method__ppo_epochs=2, steps=12, optim__default__base_lr=0.1,
+    optim__policy__lr=1e-3, checkpoint__every_steps=5, checkpoint__keep=5,
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def tats_reference(tmp_path_factory):
+    """TATS with a buffer of three episodes, replayed twice, uninterrupted on one device."""
+    workdir = tmp_path_factory.mktemp("tats")
+    train(smoke("tats_ssv2", **TATS), workdir, quiet=True, devices=jax.devices()[:1])
+    return workdir
+
+
+@pytest.mark.parametrize("accumulate", [1, 4])
+def test_replayed_episodes_do_not_depend_on_mesh_or_accumulation(
+    tats_reference, tmp_path, accumulate
+):
+    devices = {1: None, 4: jax.devices()[:2]}[accumulate]
+    config = smoke("tats_ssv2", **TATS, mesh__fsdp=2, accumulate=accumulate)
+    train(config, tmp_path, quiet=True, devices=devices)
+    assert_close(final(tmp_path), final(tats_reference))
+
+
+def test_resume_with_a_half_full_buffer_is_bit_equal(tats_reference, tmp_path):
+    # Uniform masks until step 4; step 5 leaves one episode, the update comes after step 7.
+    workdir = tmp_path / "run"
+    shutil.copytree(tats_reference, workdir)
+    for step in (10, 12):
+        shutil.rmtree(workdir / "checkpoints" / str(step))
+    train(smoke("tats_ssv2", **TATS), workdir, quiet=True, devices=jax.devices()[:1])
+    assert_close(final(workdir), final(tats_reference), atol=0)
+
+
 def test_finished_run_stays_as_it_is(reference, tmp_path):
     workdir = tmp_path / "run"
     shutil.copytree(reference, workdir)

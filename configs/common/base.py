@@ -74,7 +74,7 @@ def smoke(config: ConfigDict) -> ConfigDict:
     config.batch_size, config.steps, config.epochs = 8, 8, 0.0
     config.checkpoint.every_epochs, config.log_every = 1.0, 2
     encoder = models.vit("tiny", patch=(2, 8, 8))
-    for name in ("pos", "qkv_bias", "drop_path"):
+    for name in ("pos", "qkv_bias", "cls", "drop_path"):
         encoder[name] = config.method.encoder[name]
     config.method.encoder = encoder
     for name, value in (("decoder_width", 32), ("decoder_depth", 1), ("decoder_heads", 2),
