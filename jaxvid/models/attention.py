@@ -100,11 +100,15 @@ def _head(q, k, v):
 
 
 def _head_grad(q, grad, lse, shift, k, v):
-    """Gradients of q, k, v of one head; ``shift`` (Nq, 1) is sum(out * grad)."""
-    weights = jnp.exp(_dot(q, k, 1, 1) - lse)
-    dv = _dot(weights.astype(grad.dtype), grad, 0, 0)
-    dlogits = (weights * (_dot(grad, v, 1, 1) - shift)).astype(q.dtype)
-    dq, dk = _dot(dlogits, k, 1, 0), _dot(dlogits, q, 0, 0)
+    """Gradients of q, k, v of one head; ``lse`` and ``shift`` = sum(out * grad) are (Nq, 1).
+
+    Weights are formed transposed, keys by queries: two of the three products then need no
+    transposed operand, which a CPU is slow at.
+    """
+    weights = jnp.exp(_dot(k, q, 1, 1) - lse.T)
+    dv = _dot(weights.astype(grad.dtype), grad, 1, 0)
+    dlogits = (weights * (_dot(v, grad, 1, 1) - shift.T)).astype(q.dtype)
+    dq, dk = _dot(dlogits, k, 0, 0), _dot(dlogits, q, 1, 0)
     return dq.astype(q.dtype), dk.astype(k.dtype), dv.astype(v.dtype)
 
 
@@ -121,13 +125,12 @@ def _head_in_chunks(q, k, v):
 
 
 def _head_grad_in_chunks(q, grad, lse, shift, k, v):
-    def add(total, rows):
-        dq, dk, dv = _head_grad(*rows, k, v)
-        return (total[0] + dk, total[1] + dv), dq
+    def add(dq, rows):
+        more, dk, dv = _head_grad(q, grad, lse, shift, *rows)
+        return dq + more, (dk, dv)
 
-    # A padded row has a zero gradient and a zero query, so it adds nothing to dk and dv.
-    rows = tuple(_chunks(x) for x in (q, grad, lse, shift))
-    zero = tuple(jnp.zeros(x.shape, jnp.float32) for x in (k, v))
-    (dk, dv), dq = lax.scan(add, zero, rows)
-    dq = dq.reshape(-1, q.shape[-1])[: q.shape[0]]
-    return dq, dk.astype(k.dtype), dv.astype(v.dtype)
+    # A padded key is zero, so it adds nothing to dq; its own gradients are cut off.
+    rows = (_chunks(k), _chunks(v))
+    dq, parts = lax.scan(add, jnp.zeros(q.shape, jnp.float32), rows)
+    dk, dv = (x.reshape(-1, x.shape[-1])[: k.shape[0]] for x in parts)
+    return dq.astype(q.dtype), dk, dv

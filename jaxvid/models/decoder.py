@@ -4,7 +4,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jax import Array
 
-from jaxvid.models.layers import xavier
+from jaxvid.models.layers import Dense
 from jaxvid.models.patches import Grid, gather_tokens
 from jaxvid.models.posemb import PositionTable
 from jaxvid.models.vit import VitConfig, make_blocks
@@ -34,12 +34,12 @@ class Decoder(nn.Module):
 
     def setup(self):
         c = self.config
-        self.embed = nn.Dense(c.width, use_bias=False, dtype=self.dtype, kernel_init=xavier)
+        self.embed = Dense(c.width, use_bias=False, dtype=self.dtype)
         self.mask_token = self.param("mask_token", cut_normal(), (1, 1, c.width))
         self.pos_embed = PositionTable(c.pos, c.width)
         self.blocks = make_blocks(c, self.dtype, self.scan, self.remat)
         self.norm = nn.LayerNorm(epsilon=c.norm_eps, dtype=self.dtype)
-        self.head = nn.Dense(self.outputs, dtype=self.dtype, kernel_init=xavier)
+        self.head = Dense(self.outputs, dtype=self.dtype)
 
     def __call__(self, encoded: Array, visible: Array, masked: Array, grid: Grid) -> Array:
         """Predictions for the masked tokens.
@@ -80,7 +80,7 @@ class RasterDecoder(nn.Module):
     def setup(self):
         c = self.config
         init = nn.initializers.normal(0.02)
-        self.embed = nn.Dense(c.width, dtype=self.dtype, kernel_init=xavier)
+        self.embed = Dense(c.width, dtype=self.dtype)
         self.mask_token = self.param("mask_token", init, (1, 1, c.width))
         self.pos_embed = PositionTable(c.pos, c.width)
         if c.cls:
@@ -88,7 +88,7 @@ class RasterDecoder(nn.Module):
             self.cls_pos = self.param("cls_pos", init, (1, 1, c.width))
         self.blocks = make_blocks(c, self.dtype, self.scan, self.remat)
         self.norm = nn.LayerNorm(epsilon=c.norm_eps, dtype=self.dtype)
-        self.head = nn.Dense(self.outputs, dtype=self.dtype, kernel_init=xavier)
+        self.head = Dense(self.outputs, dtype=self.dtype)
 
     def __call__(self, encoded: Array, visible: Array, masked: Array, grid: Grid) -> Array:
         """Predictions (B, Nm, outputs) f32 for the tokens ``masked`` (B, Nm)."""

@@ -65,6 +65,21 @@ def fold_keys(keys: Array | None, data: int | Array) -> Array | None:
     return None if keys is None else jax.vmap(lambda k: jax.random.fold_in(k, data))(keys)
 
 
+class Dense(nn.Dense):
+    """``nn.Dense`` with Xavier weights that sees one long row of tokens.
+
+    With two leading axes the product that gives the gradient of the kernel makes a transposed copy
+    of its operand on a CPU; with one it doesn't.
+    """
+
+    kernel_init: nn.initializers.Initializer = xavier
+
+    def __call__(self, x: Array) -> Array:
+        """(..., D) to (..., features)."""
+        flat = super().__call__(x.reshape(-1, x.shape[-1]))
+        return flat.reshape(*x.shape[:-1], self.features)
+
+
 class Mlp(nn.Module):
     """Dense, GELU (erf form), Dense; dropout after the second."""
 
@@ -76,9 +91,8 @@ class Mlp(nn.Module):
     def __call__(self, x: Array, keys: Array | None = None) -> Array:
         """(B, N, D) to (B, N, D)."""
         width = x.shape[-1]
-        x = nn.Dense(self.hidden, dtype=self.dtype, kernel_init=xavier, name="fc1")(x)
-        x = gelu(x)
-        x = nn.Dense(width, dtype=self.dtype, kernel_init=xavier, name="fc2")(x)
+        x = gelu(Dense(self.hidden, dtype=self.dtype, name="fc1")(x))
+        x = Dense(width, dtype=self.dtype, name="fc2")(x)
         return dropout(x, self.drop, keys, (0, 1))
 
 
@@ -101,13 +115,8 @@ class Attention(nn.Module):
     def __call__(self, x: Array, keys: Array | None = None) -> Array:
         """(B, N, D) to (B, N, D)."""
         b, n, width = x.shape
-        qkv = nn.Dense(
-            3 * width,
-            use_bias=self.qkv_bias == "full",
-            dtype=self.dtype,
-            kernel_init=xavier,
-            name="qkv",
-        )(x)
+        full = self.qkv_bias == "full"
+        qkv = Dense(3 * width, use_bias=full, dtype=self.dtype, name="qkv")(x)
         if self.qkv_bias == "qv":
             q_bias = self.param("q_bias", nn.initializers.zeros, (width,))
             v_bias = self.param("v_bias", nn.initializers.zeros, (width,))
@@ -117,7 +126,7 @@ class Attention(nn.Module):
             part.reshape(b, n, self.heads, width // self.heads) for part in jnp.split(qkv, 3, -1)
         )
         x = attention(q, k, v, self.impl).reshape(b, n, width)
-        x = nn.Dense(width, dtype=self.dtype, kernel_init=xavier, name="proj")(x)
+        x = Dense(width, dtype=self.dtype, name="proj")(x)
         return dropout(x, self.drop, keys, (0, 1))
 
 
@@ -183,10 +192,12 @@ class Blocks(nn.Module):
     def __call__(self, x: Array, keys: Array | None = None) -> Array:
         """Run all blocks on x (B, N, D); ``keys`` (B,) for dropout, None in evaluation."""
         block = self.make_block(parent=None)
-        names = jax.eval_shape(block.init, jax.random.key(0), x)["params"]
-        stacked = {name: self.param(name, self._init_stack, block, name, x) for name in names}
         if self.is_initializing():
+            keys = jax.random.split(self.make_rng("params"), self.depth)
+            for name, value in jax.vmap(lambda k: block.init(k, x))(keys)["params"].items():
+                self.put_variable("params", name, value)
             return x
+        stacked = self.variables["params"]
 
         def run(x, params, rate, index):
             return block.apply({"params": params}, x, fold_keys(keys, index), rate)
@@ -204,10 +215,6 @@ class Blocks(nn.Module):
         for i, params in enumerate(unstack(stacked, self.depth)):
             x = run(x, params, rates[i], i)
         return x
-
-    def _init_stack(self, key, block, name, x):
-        one = lambda k: block.init(k, x)["params"][name]  # noqa: E731
-        return jax.vmap(one)(jax.random.split(key, self.depth))
 
 
 def unstack(stacked, depth: int) -> list:

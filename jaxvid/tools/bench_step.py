@@ -73,6 +73,7 @@ def make_jax_step(task: Task, fields: dict) -> Callable[[], float]:
     from configs.common import base, models, optim
     from jaxvid.core.config import to_config
     from jaxvid.core.run import Run
+    from jaxvid.core.sharding import place_batch
     from jaxvid.core.types import RunInfo
     from jaxvid.data.config import DataConfig
 
@@ -89,11 +90,11 @@ def make_jax_step(task: Task, fields: dict) -> Callable[[], float]:
     video = np.random.default_rng(0).integers(0, 256, (task.batch, *task.clip, 3), np.uint8)
     rows = np.arange(task.batch, dtype=np.int32)
     batch = {"video": video, "label": rows, "index": rows}
-    step, state = run.jit_step(run.variant(0)), run.fresh_state()
+    step, state = run.compile_step(run.variant(0)), run.fresh_state()
 
     def call() -> float:
         nonlocal state
-        state, metrics = step(state, batch)
+        state, metrics = step(state, place_batch(batch, run.mesh, task.batch))
         return float(metrics["loss"])
 
     return call
