@@ -7,7 +7,7 @@ Expected result: none is quoted; the recipe is the recommended command of the pu
 Weights: from scratch.
 """
 
-from configs.common import base, data, evals, methods, optim
+from configs.common import base, data, evals, methods, models, optim
 
 
 def get_config(arg=""):

@@ -51,7 +51,8 @@ def motion_ratio(value: np.ndarray, moving: np.ndarray) -> tuple[float, np.ndarr
     with np.errstate(invalid="ignore", divide="ignore"):
         inside = (value * moving).sum(1) / moving.sum(1)
         outside = (value * rest).sum(1) / rest.sum(1)
-        return float(value[moving].mean() / value[rest].mean()), inside / outside
+        total = (value * moving).sum() / moving.sum() / ((value * rest).sum() / rest.sum())
+        return float(total), inside / outside
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,57 @@
+"""Log files, the terminal's lines, and what counts as training time."""
+
+import json
+from types import SimpleNamespace
+
+import jax.numpy as jnp
+import pytest
+
+from jaxvid.core import monitor
+from jaxvid.core.run import Run
+from jaxvid.core.writers import Terminal, Writer, human, read_json_lines
+from tests.runs import smoke
+
+
+def test_human():
+    assert [human(v) for v in (0, 999, 8859648)] == ["0", "999", "8.86 M"]
+    assert human(1536, "B", 1024) == "1.5 KB"
+    assert human(2.5e12, "FLOP") == "2.5 TFLOP"
+
+
+def test_a_resumed_run_has_one_line_per_step(tmp_path):
+    writer = Writer(tmp_path, 0)
+    for step in (10, 20, 30):
+        writer.write_scalars(step, {"loss": step / 10})
+    writer.close()
+    with (tmp_path / "metrics.jsonl").open("a") as file:
+        file.write('{"step": 40, "lo')  # as a kill leaves it
+    writer = Writer(tmp_path, 20)
+    writer.write_scalars(30, {"loss": float("nan")})
+    writer.close()
+    rows = read_json_lines(tmp_path / "metrics.jsonl")
+    assert [(row["step"], row["loss"]) for row in rows] == [(10, 1.0), (20, 2.0), (30, None)]
+    assert rows[2]["seconds"] >= rows[1]["seconds"]
+    json.loads((tmp_path / "metrics.jsonl").read_text().splitlines()[-1])
+
+
+def test_lines_without_a_terminal(capsys):
+    with Terminal(100, 0) as terminal:
+        terminal.log(50, "loss 0.5")
+    assert "step 50/100  ETA 0:00:0" in capsys.readouterr().out
+
+
+def test_window_counts_waiting_and_steps_but_not_the_rest(monkeypatch):
+    clock = iter([0.0, 100.0, 130.0, 131.0, 132.0, 132.5, 132.5, 140.0])
+    monkeypatch.setattr(monitor, "time", SimpleNamespace(monotonic=lambda: next(clock)))
+    window = monitor.Window(Run(smoke("videomae_ssv2")), 10, train_seconds=5.0)  # 0
+    window.loaded()  # 100: the first batch is start-up
+    window.skip()  # 130: compiled
+    window.add({"loss": jnp.array(2.0)})  # 131: a step of 1 s
+    window.loaded()  # 132: waited 1 s
+    window.add({"loss": jnp.array(4.0)})  # 132.5: half a second
+    figures = window.flush({"bad_files": 1})  # 132.5
+    assert figures["loss"] == 3.0
+    assert figures["train_seconds"] == pytest.approx(7.5)
+    assert figures["input_wait"] == pytest.approx(1.0 / 2.5)
+    assert figures["clips_per_s"] == pytest.approx(2 * 8 / 2.5)
+    assert figures["bad_files"] == 1
