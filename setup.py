@@ -35,7 +35,7 @@ setup(
         "cpu": ["jax>=0.10.0"],
         "cuda": ["jax[cuda13]>=0.10.0"],
         "tpu": ["jax[tpu]>=0.10.0"],
-        "test": ["pytest", "ruff", "nbclient", "nbformat", "ipykernel"],
+        "test": ["pytest", "pytest-xdist", "ruff", "pillow", "nbclient", "nbformat", "ipykernel"],
         "torch": ["torch"],
     },
     entry_points={"console_scripts": ["jaxvid = jaxvid.main:run"]},

@@ -7,4 +7,5 @@ ruff check .
 ruff format --check .
 full=()
 if [ "${1:-}" = full ]; then full=(--full); shift; fi
-python -m pytest "${full[@]}" --durations=15 "$@"
+# Compiling is most of the work and uses one core; the tests of a file share what they compile.
+python -m pytest -n "${JAXVID_TEST_PROCESSES:-2}" --dist loadfile "${full[@]}" --durations=15 "$@"

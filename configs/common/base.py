@@ -84,7 +84,7 @@ def smoke(config: ConfigDict) -> ConfigDict:
     if config.method.get("num_classes") == classes and classes:
         config.method.num_classes = config.data.num_classes
     for entry in config.optim.values():
-        entry.warmup_epochs = min(entry.warmup_epochs, 1.0)
+        entry.warmup_epochs = min(entry.warmup_epochs, 0.5)
     for entry in config.evals.values():
         entry.every_epochs = 0.0
     return config

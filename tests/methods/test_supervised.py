@@ -188,7 +188,7 @@ def test_it_overfits_four_clips(params):
 @pytest.mark.parametrize(
     "fields, message",
     [
-        ({}, "num_classes: got 0"),
+        ({"num_classes": 1}, "num_classes: got 1"),
         ({"num_classes": 5, "mixup": -1.0}, "mixup: got -1.0"),
         ({"num_classes": 5, "randaug_magnitude": 11.0}, r"must be in \[0, 10\]"),
         ({"num_classes": 5, "flip": 1.5}, "flip: got 1.5"),
