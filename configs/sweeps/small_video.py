@@ -2,8 +2,9 @@
 
 python -m launch.sweep configs/sweeps/small_video.py:manifest=my.csv --out=runs/small
 Argument after the colon: manifest=FILE (needed); epochs=N of pretraining; longer=F runs VideoMAE
-and AdaMAE once more with F times the steps, for a comparison at equal training seconds (take F from the
-"train_seconds" of a first run); floor=0.42 a reference row, as a share. Every pretraining is judged frozen (kNN, linear, attentive), then fine-tuned.
+and AdaMAE once more with F times the steps, for a comparison at equal training seconds (take F from
+the "train_seconds" of a first run); floor=0.42 a reference row, as a share.
+Every pretraining is judged frozen (kNN, linear, attentive), then fine-tuned.
 """
 
 METHODS = ("random", "videomae", "adamae", "tats")
