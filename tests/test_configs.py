@@ -7,15 +7,18 @@ import jax
 import numpy as np
 import pytest
 
+from configs.common import evals
 from jaxvid.core import trees
 from jaxvid.core.run import Run
+from jaxvid.evals import EVALS
 from jaxvid.evals.run import check_evals
 from jaxvid.train import train
 
 FOLDER = Path(__file__).parent.parent / "configs"
 NAMES = sorted(p.stem for p in FOLDER.glob("*.py") if p.stem != "__init__")
 # One config per method for the quick tier; the others differ in data and numbers only.
-QUICK = ("videomae_ssv2", "adamae_ucf101", "tats_ssv2", "maest_k400", "finetune_hmdb51")
+QUICK = ("videomae_ssv2", "adamae_ucf101", "tats_ssv2", "maest_k400")
+FRESH = ("fc_norm/bias", "fc_norm/scale", "head/bias", "head/kernel")
 # By hand: ViT-B encoder 86.2, its decoder side 8.0, AdaMAE's sampler 8.3, TATS 10.1; for MAE-ST
 # 24 blocks of 12.6 and 4 of 3.15 make 314.9, patches, positions, projections and head the rest.
 MILLIONS = {
@@ -73,8 +76,7 @@ def test_tables_of_the_thesis_are_fields():
         assert field in config.method
 
 
-def run_smoke(name, workdir, arg="smoke"):
-    config = get_config(name, arg)
+def run_smoke(config, workdir):
     config.pictures = 0
     state = train(config, workdir, quiet=True, devices=jax.devices()[:1])
     assert int(state.step) == config.steps
@@ -86,11 +88,21 @@ def run_smoke(name, workdir, arg="smoke"):
 
 
 @pytest.mark.parametrize("name", QUICK)
-def test_smoke_run(name, tmp_path):
-    run_smoke(name, tmp_path)
+def test_every_evaluation_then_fine_tuning(name, tmp_path):
+    """One row of the README's matrix: all frozen evaluations, then init_from into a classifier."""
+    first = get_config(name, "smoke")
+    first.evals = evals.frozen(kinds=[k for k in EVALS if k not in ("motion", "multiview")])
+    run_smoke(first, tmp_path / "pretrained")
+    second = get_config("finetune_hmdb51", "smoke")
+    second.method.encoder = first.method.encoder
+    second.init_from = str(tmp_path / "pretrained")
+    run_smoke(second, tmp_path / "tuned")
+    table = (tmp_path / "tuned" / "banner.txt").read_text()
+    fresh = [line.split()[1] for line in table.splitlines() if line.startswith("    fresh")]
+    assert sorted(fresh) == [f"params/{p}" for p in FRESH]
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", [n for n in NAMES if n not in QUICK and n != "tats_demo"])
+@pytest.mark.parametrize("name", [n for n in NAMES if n not in (*QUICK, "tats_demo")])
 def test_smoke_run_of_every_config(name, tmp_path):
-    run_smoke(name, tmp_path)
+    run_smoke(get_config(name, "smoke"), tmp_path)
