@@ -4,6 +4,7 @@ import importlib.metadata
 import platform
 import shlex
 import sys
+from collections import Counter
 
 import jax
 import jax.numpy as jnp
@@ -84,11 +85,21 @@ def make_banner(run: Run, flops: int, start: str, matches: list[tuple[str, str, 
 
 
 def match_table(matches: list[tuple[str, str, str]]) -> str:
-    """Counts per status of an ``init_from``, and the rows that are not plain matches."""
-    counts = {s: sum(1 for _, status, _ in matches if status == s) for _, s, _ in matches}
+    """Counts per status of an ``init_from``; one row per array that stays fresh.
+
+    What matched and what was left over is summed up by the first two parts of its path.
+    """
+    counts = Counter(status for _, status, _ in matches)
     head = "  init_from: " + ", ".join(f"{n} {status}" for status, n in sorted(counts.items()))
-    rows = [f"    {status:<8} {path}  {source}" for path, status, source in matches]
-    return "\n".join([head, *rows])
+    rows: Counter = Counter()
+    for path, status, source in matches:
+        whole = status in ("fresh", "shape")
+        rows[status, path if whole else "/".join(path.split("/")[:2]), source if whole else ""] += 1
+    lines = [
+        f"    {status:<8} {path} {source or (f'({n} arrays)' if n > 1 else '')}".rstrip()
+        for (status, path, source), n in rows.items()
+    ]
+    return "\n".join([head, *lines])
 
 
 def parameter_table(run: Run) -> str:
