@@ -104,7 +104,7 @@ def videomae_pretrain(fixture: Fixture) -> None:
         return method.per_token_loss(video, predicted, mask.masked).mean()
 
     fixture.check("loss/recon_pixel", loss(params, video, "pixel"))
-    value, grads = jax.value_and_grad(loss, (0, 1))(params, video)
+    value, grads = jax.jit(jax.value_and_grad(loss, (0, 1)))(params, video)
     fixture.check("loss/recon_norm", value)
     # The same number by the road that training takes: only visible patches are embedded.
     fixture.check(
@@ -137,7 +137,7 @@ def videomae_finetune(fixture: Fixture) -> None:
         smoothed = (1 - smooth) * plain - smooth * log_p.mean()
         return soft, (tokens, features, logits, plain, smoothed)
 
-    (soft, aux), grads = jax.value_and_grad(run, (0, 1), has_aux=True)(params, video)
+    (soft, aux), grads = jax.jit(jax.value_and_grad(run, (0, 1), has_aux=True))(params, video)
     names = ("out/tokens", "out/features", "out/logits", "loss/ce", "loss/label_smoothing_ce")
     for name, value in zip(names, aux):
         fixture.check(name, value)
@@ -186,7 +186,7 @@ def maest_pretrain(fixture: Fixture) -> None:
         predicted = method.predict_masked(params, seen, mask, grid)
         return method.per_token_loss(video, predicted, mask.masked).mean()
 
-    value, grads = jax.value_and_grad(loss, (0, 1))(params, video)
+    value, grads = jax.jit(jax.value_and_grad(loss, (0, 1)))(params, video)
     fixture.check("loss/recon", value)
     check_gradients(fixture, family, *grads)
 

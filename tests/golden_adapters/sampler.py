@@ -69,7 +69,7 @@ def check_probe(fixture: Fixture, run, params) -> None:
         out = run(params, x)
         return (out * probe).sum(), out
 
-    grad = jax.value_and_grad(loss, (0, 1), has_aux=True)
+    grad = jax.jit(jax.value_and_grad(loss, (0, 1), has_aux=True))
     (value, out), (by_params, by_x) = grad(params, jnp.asarray(fixture.arrays["in/x"]))
     fixture.check("out/x", out)
     fixture.check("loss/probe", value)
@@ -174,10 +174,10 @@ def adamae_pretrain(fixture: Fixture) -> None:
     fixture.check("out/sampling_per_clip", sampling)
     fixture.check("loss/recon", reconstruction.mean())
     fixture.check("loss/sampling", method.coef * sampling.mean())
-    value, grads = jax.value_and_grad(total, (0, 1))(params, video)
+    value, grads = jax.jit(jax.value_and_grad(total, (0, 1)))(params, video)
     fixture.check("loss/total", value)
     check_gradients(fixture, family, *grads)
-    alone = jax.grad(lambda params: losses(params, video)[1].mean())(params)
+    alone = jax.jit(jax.grad(lambda params: losses(params, video)[1].mean()))(params)
     named = to_torch_state(trees.flatten(alone), family)
     for name in fixture.group("out/grad_sampling"):
         fixture.check(f"out/grad_sampling/{name}", named[name])
