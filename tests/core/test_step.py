@@ -175,3 +175,11 @@ def test_objectives_are_checked(plan, message):
     params, _ = Toy().init(jax.random.key(0), {})
     with pytest.raises(ConfigError, match=message):
         step.check_objectives(plan, params)
+
+
+def test_when_an_objective_is_active_and_when_it_trains():
+    late = Objective(start=2, every=3, dry=1)
+    assert [s for s in range(12) if late.active(s)] == [4, 7, 10]
+    assert [s for s in range(12) if late.trains_at(s)] == [7, 10]
+    # Without its start, every=2 would also be active at step 1.
+    assert [s for s in range(6) if Objective(start=2, every=2).active(s)] == [3, 5]
