@@ -39,6 +39,9 @@ def start_jax(cache: str = "", distributed: str = "", simulated_devices: int = 0
     """
     if simulated_devices:
         jax.config.update("jax_num_cpu_devices", simulated_devices)
+        # A thread waits in every simulated device's collective. XLA makes only as many threads as
+        # devices, so a parallel product may find none free and all of them wait for ever.
+        os.environ.setdefault("NPROC", str(4 * simulated_devices))
     if distributed == "auto":
         jax.distributed.initialize()
     elif distributed:

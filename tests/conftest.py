@@ -7,11 +7,12 @@ import jax
 import pytest
 from absl import flags
 
+from jaxvid.main import start_jax
+
 CACHE = os.environ.get("JAX_COMPILATION_CACHE_DIR") or os.path.join(
     tempfile.gettempdir(), "jaxvid-test-cache"
 )
-jax.config.update("jax_num_cpu_devices", 8)
-jax.config.update("jax_compilation_cache_dir", CACHE)
+start_jax(CACHE, simulated_devices=8)
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
 jax.config.update("jax_persistent_cache_min_entry_size_bytes", 0)
 flags.FLAGS.mark_as_parsed()  # grain reads absl flags

@@ -15,9 +15,8 @@ from tests.evals.fakes import FakeLoader, make_context
 
 WORKER = """
 import sys
-import jax
-jax.config.update("jax_num_cpu_devices", 2)
-jax.distributed.initialize(sys.argv[1], 2, int(sys.argv[2]))
+from jaxvid.main import start_jax
+start_jax(distributed=f"{sys.argv[1]},{sys.argv[2]},2", simulated_devices=2)
 from tests.evals.test_processes import judge, loader
 fake = loader()
 judge(fake, sys.argv[3], lambda target, name, value: setattr(target, name, value))
