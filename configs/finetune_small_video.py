@@ -11,16 +11,13 @@ from configs.common import base, data, evals, methods, models, optim
 
 def get_config(arg=""):
     v = base.parse(arg)
-    config = base.run(batch_size=32, epochs=20.0, log_every=20)
-    config.data = data.videos(frames=8, plan="segments", crop="rrc", size=96, repeat=2)
-    config.data.rrc_scale = (0.5, 1.0)
-    encoder = models.vit("S", width=192, depth=6, heads=6, patch=(2, 16, 16))
+    config = base.run(batch_size=8, epochs=20.0, log_every=50)
+    config.data = data.videos(frames=8, plan="segments", crop="multi_scale", size=48, repeat=2)
     config.method = methods.supervised(
-        encoder=encoder, drop_path=0.1, label_smoothing=0.1, mixup=0.0, cutmix=0.0, flip=0.0,
-        erasing=0.0, randaug_layers=0,
+        encoder=models.vit("S", width=128, depth=4, heads=4, patch=(2, 8, 8), pos="sincos3d"),
+        drop_path=0.0, label_smoothing=0.0, mixup=0.0, cutmix=0.0, flip=0.0, erasing=0.0,
+        randaug_layers=0,
     )  # fmt: skip
-    config.optim = dict(
-        default=optim.adamw(lr=1e-3, min_lr=1e-6, warmup_epochs=2.0, layer_decay=0.75)
-    )
+    config.optim = dict(default=optim.adamw(lr=1e-4, min_lr=1e-6, warmup_epochs=1.0))
     config.evals = dict(test=evals.one("multiview", clips=1, crops=1))
     return base.smoke(config) if v.smoke else config

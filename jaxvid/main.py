@@ -89,9 +89,33 @@ def parse_flags(argv: list[str]) -> list[str]:
         # ml_collections quotes its own messages once more.
         lines = [line.strip() for line in str(error).replace("\\n", " ").strip().splitlines()]
         reasons = [line for line in lines if "Error: " in line or "[Errno" in line]
-        reason = (reasons or [" ".join(lines)])[-1].replace("\\'", "'").strip("\"'")
-        print(f"jaxvid.main: {reason.removeprefix('jaxvid.core.config.')}", file=sys.stderr)
+        reason = (reasons or [" ".join(lines)])[-1].replace("\\'", "'")
+        if reason[:1] in "\"'" and reason[-1:] == reason[:1]:
+            reason = reason[1:-1]
+        reason = unknown_field(argv) or reason.removeprefix("jaxvid.core.config.")
+        print(f"jaxvid.main: {reason}", file=sys.stderr)
         sys.exit(2)
+
+
+def unknown_field(argv: list[str]) -> str:
+    """What is wrong with the first ``--config.field`` that the config file doesn't have, or ""."""
+    from jaxvid.core.config import UserError, suggest
+    from jaxvid.model import read_config
+
+    given = dict(a.lstrip("-").partition("=")[::2] for a in argv[1:])
+    try:
+        config = read_config(given.get("config", ""))
+    except (UserError, OSError):
+        return ""
+    for name in given:
+        group = config
+        for part in name.split(".")[1:] if name.startswith("config.") else ():
+            if not hasattr(group, "keys"):
+                break
+            if part not in group:
+                return f"--{name}: no field '{part}'; {suggest(part, group.keys())}"
+            group = group[part]
+    return ""
 
 
 def run() -> None:

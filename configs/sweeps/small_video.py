@@ -1,9 +1,10 @@
 """TATS, AdaMAE, VideoMAE and the initial weights on one's own small data set, three seeds.
 
-python -m launch.sweep configs/sweeps/small_video.py:manifest=my.csv --out=runs/small
-Argument after the colon: manifest=FILE (needed); epochs=N of pretraining; longer=F runs VideoMAE
-and AdaMAE once more with F times the steps, for a comparison at equal training seconds (take F from
-the "train_seconds" of a first run); floor=0.42 a reference row, as a share.
+python -m launch.sweep configs/sweeps/small_video.py:manifest=packed/manifest.csv \\
+    --out=runs/small --jobs=2
+Argument after the colon: manifest=FILE (needed); epochs=N of pretraining; videomae=F, adamae=F runs
+that method once more with F times the steps, for a comparison at equal training seconds (take F
+from the "train_seconds" of a first run); floor=0.42 a reference row, as a share.
 Every pretraining is judged frozen (kNN, linear, attentive), then fine-tuned.
 """
 
@@ -13,17 +14,21 @@ METHODS = ("random", "videomae", "adamae", "tats")
 def get_sweep(arg=""):
     words = dict(w.partition("=")[::2] for w in arg.split(",") if w)
     data = {"data.manifest": words["manifest"]} if "manifest" in words else {}
-    epochs = float(words.get("epochs", 60))
+    epochs = float(words.get("epochs", 20))
     pretrain, finetune = "configs/small_video.py:method=", "configs/finetune_small_video.py"
 
     def pretraining(name, method, length):
         fields = data if method == "random" else {**data, "epochs": length}
+        if method == "tats":
+            fields = {**fields, "method.m_o": epochs / 4}
         return {"name": name, "config": pretrain + method, "overrides": fields}
 
     runs = [pretraining(m, m, epochs) for m in METHODS]
-    if "longer" in words:
-        longer = epochs * float(words["longer"])
-        runs += [pretraining(f"{m}_same_seconds", m, longer) for m in ("videomae", "adamae")]
+    runs += [
+        pretraining(f"{m}_same_seconds", m, epochs * float(words[m]))
+        for m in ("videomae", "adamae")
+        if m in words
+    ]
     tuned = [
         {"name": f"{m}_tuned", "config": finetune, "overrides": data, "init_from": m}
         for m in METHODS

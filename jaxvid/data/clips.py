@@ -28,8 +28,8 @@ class TooManyBadFiles(UserError):
 
 
 def check_bad(bad: Mapping[int, str], max_bad: float, total: int) -> None:
-    """Raise :class:`TooManyBadFiles` when ``bad`` is more than ``max_bad`` of ``total`` files."""
-    allowed = math.ceil(max_bad * total)
+    """Raise :class:`TooManyBadFiles` for more than ``max_bad`` of ``total`` files, or for all."""
+    allowed = min(math.ceil(max_bad * total), total - 1)
     if len(bad) > allowed:
         raise TooManyBadFiles(
             f"{len(bad)} unreadable files, config.data.max_bad={max_bad:g} allows {allowed} of "

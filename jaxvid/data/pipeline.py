@@ -179,6 +179,8 @@ class Batches:
         self._source, self._max_bad = maker.source, data.max_bad
         self._steps, self._bad, self._substitutions = steps, {}, 0
         ahead = max(1, data.prefetch_mb * 2**20 // maker.nbytes)
+        # Its note on hidden frames would stand at the end of our error messages.
+        grain.config.update("py_traceback_filtering", "off")
         dataset = grain.MapDataset.range(steps.start, steps.stop).map(maker)
         options = grain.ReadOptions(num_threads=min(2, ahead), prefetch_buffer_size=min(ahead, 64))
         if data.workers:

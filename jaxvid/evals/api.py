@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import ClassVar, NamedTuple
+from typing import ClassVar, Literal, NamedTuple
 
 import numpy as np
 from jax.sharding import Mesh
@@ -15,6 +15,7 @@ from jaxvid.data.config import DataConfig
 from jaxvid.evals.features import (
     FeatureTable,
     TokenStore,
+    change_features,
     encode_split,
     per_example,
     sharded_batches,
@@ -194,3 +195,39 @@ class Evaluator:
     def run(self, ctx: EvalContext) -> EvalResult:
         """Judge the weights of ``ctx``."""
         raise NotImplementedError
+
+
+@dataclass(frozen=True)
+class PooledEvaluator(Evaluator):
+    """An evaluator that reads one vector per video.
+
+    Attributes:
+      pool: "mean" over the tokens (what the method pools), or "change": by how much each place of
+        the grid changes over time (:func:`change_features`; one clip, for small data sets: a vector
+        is as long as a table of tokens).
+    """
+
+    pool: Literal["mean", "change"] = "mean"
+
+    @property
+    def uses_tokens(self) -> bool:
+        """Whether the token grid is needed."""
+        return self.pool == "change"
+
+    def labelled(self, ctx: EvalContext, where: str) -> tuple[FeatureTable, FeatureTable, int]:
+        """Training and evaluated split with the vectors as ``pooled``, and the number of classes.
+
+        Raises:
+          ConfigError: no labels; or ``pool`` doesn't fit the clips.
+        """
+        if self.pool == "change" and self.clips > 1:
+            raise ConfigError(f"{where}.clips: pool='change' compares times of one clip, set 1")
+        train, test, classes = ctx.labelled(
+            where, tokens=self.uses_tokens, clips=self.clips, crops=self.crops
+        )
+        if self.pool == "mean":
+            return train, test, classes
+        if train.tokens.shape[1] < 2 or train.valid is not None:
+            raise ConfigError(f"{where}.pool: 'change' needs clips of one length, two tokens long")
+        train, test = (t._replace(pooled=change_features(t.tokens)) for t in (train, test))
+        return train, test, classes

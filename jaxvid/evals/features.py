@@ -293,6 +293,25 @@ def encode_split(
     )
 
 
+def change_features(tokens: np.ndarray) -> np.ndarray:
+    """How much every place of the token grid changes from one step in time to the next.
+
+    ``|z[t + 1] - z[t]|``: what stays the same, such as the look of a person, cancels, and where the
+    change happens is kept. Mean pooling does the opposite.
+
+    Args:
+      tokens: (n, t, h, w, D) with t >= 2.
+
+    Returns:
+      (n, (t - 1) * h * w * D) f32.
+
+    >>> change_features(np.array([1.0, 3.0, 2.0]).reshape(1, 3, 1, 1, 1))
+    array([[2., 1.]], dtype=float32)
+    """
+    change = np.abs(np.diff(tokens.astype(np.float32), axis=1))
+    return change.reshape(len(tokens), -1)
+
+
 def _check_finite(value: np.ndarray, what: str, split: str) -> None:
     if not np.isfinite(value).all():
         raise RuntimeError(f"split '{split}': {what} are not finite")

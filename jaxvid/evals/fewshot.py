@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from jaxvid.core.config import ConfigError
-from jaxvid.evals.api import EvalContext, EvalResult, Evaluator
+from jaxvid.evals.api import EvalContext, EvalResult, PooledEvaluator
 from jaxvid.evals.metrics import accuracy, mean_deviation, topk_correct
 
 
@@ -43,7 +43,7 @@ def least_squares_scores(
 
 
 @dataclass(frozen=True)
-class FewShot(Evaluator):
+class FewShot(PooledEvaluator):
     """Mean accuracy and its deviation over random supports of k examples per class.
 
     Attributes:
@@ -62,7 +62,7 @@ class FewShot(Evaluator):
             raise ConfigError(f"fewshot: shots, draws and ridge must be positive, got {self}")
 
     def run(self, ctx: EvalContext) -> EvalResult:
-        train, test, classes = ctx.labelled("fewshot", clips=self.clips, crops=self.crops)
+        train, test, classes = self.labelled(ctx, "fewshot")
         fewest = int(np.unique(train.label, return_counts=True)[1].min())
         usable = [k for k in self.shots if k <= fewest]
         if not usable:

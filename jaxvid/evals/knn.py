@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxvid.core.config import ConfigError
-from jaxvid.evals.api import EvalContext, EvalResult, Evaluator
+from jaxvid.evals.api import EvalContext, EvalResult, PooledEvaluator
 from jaxvid.evals.metrics import accuracy, classification_metrics, topk_correct
 
 
@@ -67,7 +67,7 @@ def vote(similarity: np.ndarray, label: np.ndarray, classes: int, temperature: f
 
 
 @dataclass(frozen=True)
-class Knn(Evaluator):
+class Knn(PooledEvaluator):
     """Weighted k-nearest-neighbour vote by cosine similarity (Wu et al., 2018), test in train.
 
     Attributes:
@@ -88,7 +88,7 @@ class Knn(Evaluator):
             raise ConfigError(f"knn: k, sweep, chunk and temperature must be positive, got {self}")
 
     def run(self, ctx: EvalContext) -> EvalResult:
-        train, test, classes = ctx.labelled("knn", clips=self.clips, crops=self.crops)
+        train, test, classes = self.labelled(ctx, "knn")
         most = len(train.label)
         main = min(self.k, most)
         sweep = sorted({k for k in self.sweep if k <= most})

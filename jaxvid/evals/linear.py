@@ -10,7 +10,7 @@ import numpy as np
 import optax
 
 from jaxvid.core.config import ConfigError
-from jaxvid.evals.api import EvalContext, EvalResult, Evaluator
+from jaxvid.evals.api import EvalContext, EvalResult, PooledEvaluator
 from jaxvid.evals.metrics import (
     accuracy,
     classification_metrics,
@@ -151,7 +151,7 @@ def choose_rate(logits: np.ndarray, label: np.ndarray) -> tuple[int, list[float]
 
 
 @dataclass(frozen=True)
-class Linear(Evaluator):
+class Linear(PooledEvaluator):
     """Logistic regression on standardised pooled features; learning rate chosen inside train.
 
     Attributes:
@@ -179,7 +179,7 @@ class Linear(Evaluator):
             )
 
     def run(self, ctx: EvalContext) -> EvalResult:
-        train, test, classes = ctx.labelled("linear", clips=self.clips, crops=self.crops)
+        train, test, classes = self.labelled(ctx, "linear")
         mean, std = train.pooled.mean(axis=0), train.pooled.std(axis=0) + 1e-6
         x, x_test = (train.pooled - mean) / std, (test.pooled - mean) / std
         group = ctx.groups(ctx.data.train_split, train.index)

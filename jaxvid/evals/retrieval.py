@@ -6,7 +6,7 @@ from typing import Literal
 import numpy as np
 
 from jaxvid.core.config import ConfigError
-from jaxvid.evals.api import EvalContext, EvalResult, Evaluator
+from jaxvid.evals.api import EvalContext, EvalResult, PooledEvaluator
 from jaxvid.evals.knn import nearest
 from jaxvid.evals.metrics import accuracy
 
@@ -22,7 +22,7 @@ def chance_of_hit(train_label: np.ndarray, test_label: np.ndarray, k: int) -> fl
 
 
 @dataclass(frozen=True)
-class Retrieval(Evaluator):
+class Retrieval(PooledEvaluator):
     """R@k of every test video against the training split, by cosine similarity.
 
     Attributes:
@@ -50,7 +50,7 @@ class Retrieval(Evaluator):
         return train - mean, test - (mean if self.centre == "train" else test.mean(axis=0))
 
     def run(self, ctx: EvalContext) -> EvalResult:
-        train, test, _ = ctx.labelled("retrieval", clips=self.clips, crops=self.crops)
+        train, test, _ = self.labelled(ctx, "retrieval")
         most = len(train.label)
         ks = [k for k in self.k if k <= most]
         bank, query = self.centred(train.pooled, test.pooled)

@@ -7,7 +7,7 @@ import pytest
 
 from jaxvid.data import decode
 from jaxvid.data.decode import VideoError, probe, read_frames
-from tests.data.videos import cut_video, numbered_frames, sequential, write_video
+from tests.data.videos import cut_video, numbered_frames, sequential, write_audio, write_video
 
 DATA = os.environ.get("JAXVID_DATA", "")
 ZOO = Path(DATA) / "decode_zoo"
@@ -155,18 +155,6 @@ def test_truncated_behind_its_index_is_an_error(tmp_path):
     for exact in (False, True):
         with pytest.raises(VideoError, match=r"truncated|damaged|can't be decoded"):
             probe(fast, exact=exact)
-
-
-def write_audio(path: Path) -> None:
-    with decode.av.open(str(path), "w") as container:
-        stream = container.add_stream("aac", rate=16000)
-        frame = decode.av.AudioFrame.from_ndarray(
-            np.zeros((1, 1024), np.float32), format="fltp", layout="mono"
-        )
-        frame.sample_rate = 16000
-        for _ in range(4):
-            container.mux(stream.encode(frame))
-        container.mux(stream.encode())
 
 
 @needs_zoo

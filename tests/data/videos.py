@@ -72,3 +72,16 @@ def sequential(path: Path) -> list[np.ndarray]:
             np.rot90(frame.to_ndarray(format="rgb24"), round(frame.rotation / 90) % 4)
             for frame in frames
         ]
+
+
+def write_audio(path: Path) -> None:
+    """A file with sound and no pictures."""
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("aac", rate=16000)
+        frame = av.AudioFrame.from_ndarray(
+            np.zeros((1, 1024), np.float32), format="fltp", layout="mono"
+        )
+        frame.sample_rate = 16000
+        for _ in range(4):
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())

@@ -14,7 +14,7 @@ from launch import sweep
 ROOT = Path(__file__).parents[2]
 # Stands in for the training program: notes each call, writes a workdir, and obeys its overrides.
 FAKE = """
-import json, signal, sys, time
+import json, os, signal, sys, time
 from pathlib import Path
 flags = dict(a[2:].split("=", 1) for a in sys.argv[1:])
 work = Path(flags["workdir"]); work.mkdir(parents=True, exist_ok=True)
@@ -25,6 +25,11 @@ if mode == "fail":
     sys.exit("boom: something broke")
 if mode == "flaky" and calls.read_text() == "1":
     sys.exit(0)
+if mode == "meet":  # leaves only when the other one is there too
+    (work / "cores").write_text(json.dumps(list(os.sched_getaffinity(0))))
+    names = ("other", "friend")
+    while not all((work.parents[1] / n / "seed0/cores").exists() for n in names):
+        time.sleep(0.05)
 if mode == "wait" and calls.read_text() == "1":
     signal.signal(signal.SIGTERM, lambda *a: sys.exit(0))
     (work / "ready").write_text("")
@@ -153,6 +158,20 @@ def test_sigterm_lets_the_run_save_and_the_same_command_goes_on(write, program, 
     assert not (out / "b").exists()
     assert sweep.main([path, f"--out={out}"], program) == 0
     assert status(out, "b") == "done"
+
+
+def test_two_at_once_on_their_own_cores(write, program, tmp_path):
+    runs = [
+        {"name": "pre", "config": "a"},
+        {"name": "tuned", "config": "b", "init_from": "pre"},
+        {"name": "other", "config": "c", "overrides": {"mode": "meet"}},
+        {"name": "friend", "config": "c", "overrides": {"mode": "meet"}},
+    ]
+    out = tmp_path / "o"
+    assert sweep.main([write(runs), f"--out={out}", "--jobs=2"], program) == 0
+    assert all(status(out, run["name"]) == "done" for run in runs)
+    meeting = [json.loads((out / n / "seed0" / "cores").read_text()) for n in ("other", "friend")]
+    assert sorted(meeting[0] + meeting[1]) == sorted(os.sched_getaffinity(0))
 
 
 def test_dry_run_lists_and_starts_nothing(write, program, tmp_path, capsys):
