@@ -17,8 +17,9 @@ def get_config(arg=""):
     config.method = methods.adamae(encoder=models.vit(v.size), rho=v.rho)
     config.optim = dict(
         default=optim.adamw(
-            base_lr=1.5e-4, betas=(0.9, 0.95), weight_decay=0.05, warmup_epochs=40.0, min_lr=1e-5
+            base_lr=1.5e-4, betas=(0.9, 0.95), weight_decay=0.05, warmup_epochs=40.0, min_lr=1e-5,
+            no_decay=optim.ADAMAE,
         ),
-    )
+    )  # fmt: skip
     config.evals = evals.frozen(every_epochs=50.0)
     return base.smoke(config) if v.smoke else config

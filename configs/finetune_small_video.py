@@ -10,7 +10,7 @@ from configs.common import base, data, evals, methods, models, optim
 
 
 def get_config(arg=""):
-    v = base.parse(arg)
+    words = base.words(arg, smoke=False)
     config = base.run(batch_size=8, epochs=20.0, log_every=50)
     config.data = data.videos(frames=8, plan="segments", crop="multi_scale", size=48, repeat=2)
     config.method = methods.supervised(
@@ -20,4 +20,4 @@ def get_config(arg=""):
     )  # fmt: skip
     config.optim = dict(default=optim.adamw(lr=1e-4, min_lr=1e-6, warmup_epochs=1.0))
     config.evals = dict(test=evals.one("multiview", clips=1, crops=1))
-    return base.smoke(config) if v.smoke else config
+    return base.smoke(config) if words["smoke"] else config

@@ -14,7 +14,7 @@ from configs.common import base, data, evals, methods, models, optim
 
 
 def get_config(arg=""):
-    v = base.parse(arg, size="B")
+    v = base.parse(arg, size="B", without=("rho",))
     config = base.run(epochs=100.0, batch_size=64)
     config.data = data.ssv2(plan="segments", crop="rrc", rrc_scale=(0.08, 1.0), subset=v.subset)
     config.method = methods.supervised(

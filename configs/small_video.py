@@ -25,8 +25,8 @@ METHODS = {
 
 
 def get_config(arg=""):
-    words = dict(w.partition("=")[::2] for w in (arg or "").split(",") if w)
-    name = words.get("method", "tats")
+    words = base.words(arg, method="tats", smoke=False)
+    name = words["method"]
     make = choose(name, METHODS, "argument method=")
     config = base.run(
         batch_size=8, log_every=50, **({"steps": 1} if name == "random" else {"epochs": 30.0})
@@ -45,4 +45,4 @@ def get_config(arg=""):
     for kind in ("knn", "linear"):
         config.evals[f"{kind}_change"] = evals.one(kind, pool="change")
     config.evals.reconstruction.rho = 0.75
-    return base.smoke(config) if "smoke" in words else config
+    return base.smoke(config) if words["smoke"] else config

@@ -21,8 +21,8 @@ METHODS = {
 
 
 def get_config(arg=""):
-    words = dict(w.partition("=")[::2] for w in (arg or "").split(",") if w)
-    name, level = words.get("method", "tats"), "hard" if "hard" in words else "easy"
+    words = base.words(arg, method="tats", hard=False)
+    name, level = words["method"], "hard" if words["hard"] else "easy"
     config = base.run(epochs=80.0, batch_size=16)
     config.data = data.embedded(level, frames=8, stride=2, size=48, embedded_size=48)
     encoder = models.vit("tiny", width=96, depth=3, heads=4, patch=(2, 8, 8))

@@ -1,6 +1,7 @@
 """Every config builds, fits its method, optimisers and evaluators, and its smoke variant runs."""
 
 import importlib
+import re
 from pathlib import Path
 
 import jax
@@ -9,6 +10,7 @@ import pytest
 
 from configs.common import evals
 from jaxvid.core import trees
+from jaxvid.core.config import ConfigError
 from jaxvid.core.run import Run
 from jaxvid.evals import EVALS
 from jaxvid.evals.run import check_evals
@@ -18,6 +20,20 @@ FOLDER = Path(__file__).parent.parent / "configs"
 NAMES = sorted(p.stem for p in FOLDER.glob("*.py") if p.stem != "__init__")
 # One config per method for the quick tier; the others differ in data and numbers only.
 QUICK = ("videomae_ssv2", "adamae_ucf101", "tats_ssv2", "maest_k400")
+PRETRAINING = dict(betas=(0.9, 0.95), weight_decay=0.05, layer_decay=1.0)
+SHORT = PRETRAINING | dict(base_lr=1.5e-4, min_lr=1e-5, warmup_epochs=40.0)
+# Sections 5 of the specifications, by hand: group of the default optimiser, epochs, clips per step.
+RECIPES = {
+    **{f"{m}_{d}": (SHORT, 400.0, 256)
+       for m in ("videomae", "adamae", "tats") for d in ("ssv2", "k400", "ucf101", "hmdb51")},
+    "videomae_ucf101_original": (SHORT | dict(base_lr=3e-4), 3200.0, 192),
+    # 1.6e-3 per 256 videos, each of which is in a batch four times.
+    "maest_k400": (PRETRAINING | dict(base_lr=4e-4, min_lr=0.0, warmup_epochs=5.0), 100.0, 512),
+    **{f"finetune_{d}": (
+        dict(base_lr=1e-3, min_lr=1e-6, warmup_epochs=5.0, betas=(0.9, 0.999), weight_decay=0.05,
+             layer_decay=0.75), 100.0, 64)
+       for d in ("ssv2", "k400", "ucf101", "hmdb51")},
+}  # fmt: skip
 FRESH = ("fc_norm/bias", "fc_norm/scale", "head/bias", "head/kernel")
 # By hand: ViT-B encoder 86.2, its decoder side 8.0, AdaMAE's sampler 8.3, TATS 10.1; for MAE-ST
 # 24 blocks of 12.6 and 4 of 3.15 make 314.9, patches, positions, projections and head the rest.
@@ -66,6 +82,47 @@ def test_sizes(size, manifest):
     assert (config.method.rho, config.data.subset) == (0.9, 0.15)
     width = {"S": 384, "B": 768, "L": 1024, "H": 1280}[size]
     assert config.method.encoder.width == width
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_recipe(name):
+    config = get_config(name)
+    fields, epochs, batch_size = RECIPES[name]
+    assert {k: config.optim.default[k] for k in fields} == fields
+    assert (config.epochs, config.batch_size) == (epochs, batch_size)
+    if config.method.name == "tats":
+        method = config.method
+        assert (method.m_o, method.k, method.c1, method.c2, method.c3) == (10, 1, 1e-4, 1e-4, 1e-4)
+        assert config.optim.policy.lr == 1.5e-6
+
+
+@pytest.mark.parametrize(
+    "name, path, decayed",
+    [
+        ("adamae_ssv2", "sampler/pos_embed/table", True),
+        ("adamae_ssv2", "encoder/pos_embed/table", False),
+        ("videomae_ssv2", "decoder/mask_token", False),
+        ("maest_k400", "encoder/pos_embed/space", True),
+        ("maest_k400", "decoder/mask_token", True),
+        ("maest_k400", "encoder/norm/scale", False),
+        ("maest_k400", "encoder/blocks/attn/qkv/bias", False),
+    ],
+)
+def test_what_is_decayed(name, path, decayed):
+    no_decay = get_config(name).optim.default.no_decay
+    assert (re.fullmatch(no_decay, path) is None) == decayed
+
+
+def test_words_after_the_colon():
+    with pytest.raises(
+        ConfigError, match=r"'methd=adamae' after the colon: did you mean 'method='"
+    ):
+        get_config("tats_demo", "methd=adamae")
+    with pytest.raises(ConfigError, match=r"\'rho=0\.5\' after the colon"):
+        get_config("finetune_ssv2", "rho=0.5")
+    with pytest.raises(ConfigError, match="'smoke=1' after the colon"):
+        get_config("small_video", "smoke=1")
+    assert get_config("tats_demo", "hard").data.level == "hard"
 
 
 def test_tables_of_the_thesis_are_fields():

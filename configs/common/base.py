@@ -1,6 +1,7 @@
 """What all configs share: the top level, the variants after the colon, the smoke setting."""
 
-from dataclasses import asdict, dataclass, fields, replace
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 from ml_collections import ConfigDict
@@ -34,8 +35,30 @@ class Variant:
         return 0.15 if self.small else 1.0
 
 
-def parse(arg: str | None, **defaults: Any) -> Variant:
-    """Variant named by a config's argument.
+def words(arg: str | None, **defaults: Any) -> dict[str, Any]:
+    """Words of a config's argument: ``name=value`` (of the default's type) and plain flags.
+
+    >>> words("method=adamae,hard", method="tats", hard=False, epochs=20.0)
+    {'method': 'adamae', 'hard': True, 'epochs': 20.0}
+
+    Raises:
+      ConfigError: an unknown word, with the nearest valid one; or a wrong value.
+    """
+    found = dict(defaults)
+    valid = [name if kind is False else f"{name}=" for name, kind in defaults.items()]
+    for word in filter(None, (arg or "").split(",")):
+        name, equals, value = word.partition("=")
+        if name + equals not in valid:
+            raise ConfigError(f"'{word}' after the colon: {suggest(word, valid)}")
+        try:
+            found[name] = type(defaults[name])(value) if equals else True
+        except ValueError as error:
+            raise ConfigError(f"'{word}' after the colon: {error}") from error
+    return found
+
+
+def parse(arg: str | None, without: Sequence[str] = (), **defaults: Any) -> Variant:
+    """Variant named by a config's argument; ``without`` names fields that don't apply.
 
     >>> parse("L,rho=0.95,smoke")
     Variant(size='L', rho=0.95, small=False, smoke=True)
@@ -44,7 +67,8 @@ def parse(arg: str | None, **defaults: Any) -> Variant:
       ConfigError: an unknown word, with the nearest valid one.
     """
     variant = replace(Variant(), **defaults)
-    kinds = {f.name: type(value) for f, value in zip(fields(Variant), asdict(variant).values())}
+    values = {f.name: getattr(variant, f.name) for f in fields(Variant)}
+    kinds = {name: type(value) for name, value in values.items() if name not in without}
     for word in filter(None, (arg or "").split(",")):
         name, _, value = word.partition("=")
         if word in SIZES:
@@ -55,7 +79,7 @@ def parse(arg: str | None, **defaults: Any) -> Variant:
             variant = replace(variant, **{name: kinds[name](value)})
         else:
             words = (*SIZES, *(f"{n}=" if k is not bool else n for n, k in kinds.items()))
-            raise ConfigError(f"variant '{word}' after the colon: {suggest(word, words)}")
+            raise ConfigError(f"'{word}' after the colon: {suggest(word, words)}")
     return variant
 
 

@@ -5,7 +5,11 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from jaxvid.core.config import to_config
-from jaxvid.core.optim import OptimConfig
+from jaxvid.core.optim import NO_DECAY, OptimConfig
+
+# Which parameters the public codes leave without weight decay, where it isn't the default.
+NORMS_AND_BIASES = r"(.*/)?(bias|scale|[^/]*_bias)"  # MAE-ST
+ADAMAE = rf"(?!sampler/pos_embed){NO_DECAY}"
 
 
 def adamw(**fields: Any) -> ConfigDict:

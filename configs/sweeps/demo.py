@@ -5,11 +5,13 @@ Argument after the colon: hard (moving, varied backgrounds); seconds=N (equal tr
 of equal steps).
 """
 
+from configs.common import base
+
 
 def get_sweep(arg=""):
-    words = dict(w.partition("=")[::2] for w in arg.split(",") if w)
-    level = ",hard" if "hard" in words else ""
-    limit = {"max_seconds": float(words["seconds"])} if "seconds" in words else {}
+    words = base.words(arg, hard=False, seconds=0.0)
+    level = ",hard" if words["hard"] else ""
+    limit = {"max_seconds": words["seconds"]} if words["seconds"] else {}
     return {
         "runs": [
             {

@@ -8,13 +8,15 @@ from the "train_seconds" of a first run); floor=0.42 a reference row, as a share
 Every pretraining is judged frozen (kNN, linear, attentive), then fine-tuned.
 """
 
+from configs.common import base
+
 METHODS = ("random", "videomae", "adamae", "tats")
 
 
 def get_sweep(arg=""):
-    words = dict(w.partition("=")[::2] for w in arg.split(",") if w)
-    data = {"data.manifest": words["manifest"]} if "manifest" in words else {}
-    epochs = float(words.get("epochs", 20))
+    words = base.words(arg, manifest="", epochs=20.0, videomae=0.0, adamae=0.0, floor=0.0)
+    data = {"data.manifest": words["manifest"]} if words["manifest"] else {}
+    epochs = words["epochs"]
     pretrain, finetune = "configs/small_video.py:method=", "configs/finetune_small_video.py"
 
     def pretraining(name, method, length):
@@ -25,9 +27,9 @@ def get_sweep(arg=""):
 
     runs = [pretraining(m, m, epochs) for m in METHODS]
     runs += [
-        pretraining(f"{m}_same_seconds", m, epochs * float(words[m]))
+        pretraining(f"{m}_same_seconds", m, epochs * words[m])
         for m in ("videomae", "adamae")
-        if m in words
+        if words[m]
     ]
     tuned = [
         {"name": f"{m}_tuned", "config": finetune, "overrides": data, "init_from": m}
@@ -37,5 +39,5 @@ def get_sweep(arg=""):
         "runs": runs + tuned,
         "seeds": (0, 1, 2),
         "compare": [run["name"] for run in runs + tuned],
-        "floors": {"pixel floor": float(words["floor"])} if "floor" in words else {},
+        "floors": {"pixel floor": words["floor"]} if words["floor"] else {},
     }

@@ -34,7 +34,7 @@ class Method:
 
     coupling: ClassVar[Literal["none", "batch"]]
 
-    dtype: str = "float32"
+    dtype: Literal["float32", "bfloat16"] = "float32"
     scan: bool = False
     remat: str = "none"
     mean: tuple[float, float, float] = IMAGENET_MEAN

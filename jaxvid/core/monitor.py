@@ -62,7 +62,7 @@ class Window:
         return lap
 
     def flush(self, loader: dict[str, int]) -> dict[str, float]:
-        """Means over the window (last value of counters), speed, input-wait, MFU; starts anew."""
+        """Means over the window (last value of counters), speed, input-wait, memory, MFU."""
         self.wait()
         values = jax.device_get(self._metrics)
         names = dict.fromkeys(name for metrics in values for name in metrics)
@@ -77,6 +77,8 @@ class Window:
         figures["clips_per_s"] = rate * self._run.config.batch_size
         figures["input_wait"] = self._wait / seconds
         figures |= {name: float(value) for name, value in loader.items()}
+        if stats := self._run.mesh.local_devices[0].memory_stats():  # None on a CPU
+            figures["memory_gb"] = stats["peak_bytes_in_use"] / 1e9
         if self._peak:
             figures["mfu"] = self._flops * rate / self._peak / self._run.mesh.devices.size
         self._metrics, self._seconds, self._wait = [], 0.0, 0.0

@@ -32,7 +32,8 @@ class OptimConfig:
 
     Attributes:
       name: "adamw" (decoupled decay), "sgd" or "lars" (decay added to the gradient).
-      base_lr: peak rate for a global batch of 256, scaled by ``global_batch / 256``.
+      base_lr: peak rate for a global batch of 256, scaled by ``global_batch / 256``
+        (a batch counts clips, the repeats of a video included).
       lr: peak rate as it is. Exactly one of ``base_lr`` and ``lr`` is given.
       betas, eps: of AdamW.
       momentum, nesterov: of SGD and LARS.

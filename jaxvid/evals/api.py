@@ -50,7 +50,8 @@ class EvalContext:
       seed: of every draw an evaluator makes.
       batch_size: videos per global batch while encoding.
       store: where tables of tokens go.
-      keep_tokens: keep tokens whenever a split is encoded; set when a later evaluator needs them.
+      keep_tokens: (clips, crops) at which tokens are kept when a split is encoded, because a later
+        evaluator needs them.
       cache: tables by (split, clips, crops).
       missing: by split, positions of the videos that couldn't be read.
     """
@@ -63,7 +64,7 @@ class EvalContext:
     seed: int = 0
     batch_size: int = 64
     store: TokenStore = TokenStore()
-    keep_tokens: bool = False
+    keep_tokens: frozenset[tuple[int, int]] = frozenset()
     cache: dict[tuple[str, int, int], FeatureTable] = field(default_factory=dict)
     missing: dict[str, np.ndarray] = field(default_factory=dict)
 
@@ -78,7 +79,7 @@ class EvalContext:
           clips, crops: views per video that features are averaged over.
         """
         key = (split, clips, crops)
-        tokens = tokens or self.keep_tokens
+        tokens = tokens or (clips, crops) in self.keep_tokens
         if key not in self.cache or (tokens and self.cache[key].tokens is None):
             self.cache[key] = encode_split(
                 self.method,

@@ -60,8 +60,8 @@ class TokenStore:
         if size > self.max_gb:
             raise ConfigError(
                 f"{where}: the token table {shape} takes {size:.1f} GB, allowed {self.max_gb:g}; "
-                "raise token_gb (with token_folder it lies on disk), take a subset of the split "
-                "(data.subset) or leave out the evaluators that read tokens"
+                "evaluate with a larger --token_gb (--token_folder puts it on disk), take a subset "
+                "of the split (data.subset) or leave out the evaluators that read tokens"
             )
 
     def allocate(self, shape: tuple[int, ...], where: str) -> np.ndarray:

@@ -22,7 +22,9 @@ class MAEST(VideoMAE):
 
     Other than VideoMAE: class token, learned time + space positions in both networks, biases on q,
     k and v, decoder in raster order, target of every second frame or so, normalised per token over
-    pixels and channels together on the clip as the network gets it.
+    pixels and channels together on the clip as the network gets it. Fresh weights differ from the
+    public code in scale: one Xavier matrix for q, k and v, and a uniform patch embedding, as in
+    VideoMAE (the public code has three Xavier matrices and a Xavier patch embedding).
 
     Attributes:
       pred_frames: frames of the target, ``int(linspace(0, T - 1, pred_frames))``; must be a

@@ -26,6 +26,8 @@ class Supervised(Method):
 
     Started with ``init_from`` a pretraining run it takes over ``encoder/*`` (but not the encoder's
     final norm, which it doesn't have). Linear probing is ``trains="(fc_norm|head)/.*"``.
+    RandAugment works on the crop (on the device); the public code works on the frame, before it
+    crops.
 
     Attributes:
       encoder: the video transformer; its stochastic depth is set by ``drop_path``.

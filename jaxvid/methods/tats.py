@@ -109,6 +109,11 @@ class TATS(MaskedAutoencoder):
     def objectives(self, run: RunInfo) -> tuple[Objective, ...]:
         """The autoencoder in every step; the sampler from epoch ``m_o`` on."""
         start = round(self.m_o * run.steps_per_epoch)
+        if 0 < run.total_steps <= start:
+            raise ConfigError(
+                f"method.m_o: after {self.m_o} epochs of uniform masks (step {start}) nothing is "
+                f"left of the {run.total_steps} steps to train the sampler in"
+            )
         mae = Objective("loss", trains=REST)
         if not self.replays:
             return mae, Objective("loss", SAMPLER, "policy", start=start)

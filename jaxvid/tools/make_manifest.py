@@ -121,7 +121,9 @@ def hmdb51_clips(args: argparse.Namespace) -> list[Clip]:
             video, code = line.split()
             if code != "0":
                 split = {"1": "train", "2": "test"}[code]
-                clips.append(Clip(f"{name}/{video}", name, split, label_id))
+                # <source>_<class>_<codes>_<number>.avi: several clips are cut from one source.
+                source = video.partition(f"_{name}_")[0]
+                clips.append(Clip(f"{name}/{video}", name, split, label_id, group=source))
     return clips
 
 

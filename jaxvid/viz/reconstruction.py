@@ -22,8 +22,9 @@ MODES = {
     ),
     "normalised": (
         "Target and reconstruction in normalised patch space (every patch less its mean, over its"
-        " deviation, per channel; mid-grey is 0, black and white are -3 and 3): what the network"
-        " really predicts, without the brightness and contrast of the true patch."
+        " deviation, per channel; mid-grey is 0, black and white are -3 and 3), without the"
+        " brightness and contrast of the true patch. Computed from 8-bit pictures: flat patches"
+        " show rounding."
     ),
     "pixel": "Reconstruction in raw pixels, as predicted; visible patches are copied.",
 }

@@ -11,6 +11,8 @@ from pathlib import Path
 from jaxvid.viz import canvas, confusion, curves, html, inspection, reconstruction
 from jaxvid.viz.runs import RunError, RunFiles, read_run
 
+HEADLINE = ("test", "linear", "attentive", "knn")  # evaluations by name, the most telling first
+
 
 def write_report(workdir: str | Path) -> Path:
     """Write ``report.html`` from what a run has stored so far.
@@ -43,15 +45,17 @@ def write_report(workdir: str | Path) -> Path:
     return path
 
 
-def best_result(run: RunFiles) -> tuple[str, float, float | None] | None:
-    """The headline figure: name, value and chance level of the best last top-1 accuracy.
+def headline(run: RunFiles) -> tuple[str, float, float | None] | None:
+    """The figure on top: name, value and chance level, by protocol and not by value.
 
-    Without any top-1 it is the first metric of the first evaluation; None without evaluations.
+    Top-1 of the first evaluation of ``HEADLINE`` that ran, raw weights first; else any top-1, else
+    the first metric of the first evaluation; None without evaluations.
     """
     rows = list(run.latest().values())
     scored = [r for r in rows if r["metrics"].get("top1") is not None]
     if scored:
-        row = max(scored, key=lambda r: r["metrics"]["top1"])
+        order = {name: i for i, name in enumerate(HEADLINE)}
+        row = min(scored, key=lambda r: (order.get(r["eval"], len(order)), r["weights"] != "raw"))
         name = f"top-1 %, {row['eval']}" + (", EMA" if row["weights"] == "ema" else "")
         return name, row["metrics"]["top1"], row["metrics"].get("chance")
     for row in rows:
@@ -77,7 +81,7 @@ def _title(run: RunFiles) -> str:
 
 def _headline(run: RunFiles) -> str:
     items = []
-    best = best_result(run)
+    best = headline(run)
     if best:
         name, value, chance = best
         note = f" · chance {html.number(chance)}" if chance is not None else ""

@@ -109,6 +109,13 @@ def test_start_up_refuses_token_tables_that_will_not_fit(loader):
         check_evals({"attentive": {"clips": 2}}, method, False, data, TokenStore(gigabytes))
 
 
+def test_tokens_are_kept_for_those_who_read_them(loader):
+    context = make_context()
+    run_evals({"attentive": {"min_steps": 1}, "spread": {"clips": 2}}, context, 0, None)
+    kept = {key: table.tokens is not None for key, table in context.cache.items()}
+    assert kept == {("train", 1, 1): True, ("test", 1, 1): True, ("test", 2, 1): False}
+
+
 @pytest.mark.parametrize(
     "period, before, after, expected",
     [(2, 1.9, 2.0, True), (2, 2.0, 2.1, False), (0.5, 0.9, 1.6, True), (0, 0.9, 1.0, False)],

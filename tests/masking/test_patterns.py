@@ -124,7 +124,7 @@ def test_masks_and_indices_are_inverse():
 @pytest.mark.parametrize(
     "pattern, grid, rho",
     [
-        ("frame", (2, 4, 4), 0.9),  # round(1.8) = 2 of 2 frames
+        ("frame", (1, 4, 4), 0.9),
         ("frame", (8, 4, 4), 0.05),
         ("tube", (4, 2, 2), 0.1),
         ("random", (1, 2, 2), 0.9),
@@ -134,6 +134,11 @@ def test_masks_and_indices_are_inverse():
 def test_all_or_nothing_hidden_is_refused(pattern, grid, rho):
     with pytest.raises(ConfigError, match=r"method\.rho: .*at least one must be masked"):
         num_hidden(pattern, grid, rho)
+
+
+def test_one_frame_stays_visible():
+    assert num_hidden("frame", (2, 4, 4), 0.9) == 16  # round(1.8) = 2 would be both
+    assert num_hidden("frame", FULL, 0.95) == FULL[1] * FULL[2] * (FULL[0] - 1)
 
 
 def test_unknown_pattern_names_the_choices():

@@ -1,5 +1,7 @@
 """TATS: sizes, who trains whom, identities of its loss, every switch."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -11,6 +13,7 @@ from jaxvid.losses import policy as pl
 from jaxvid.methods.tats import REST, SAMPLER, TATS
 from tests.methods.tats_tools import (
     IN_CHARGE,
+    RUN,
     TINY,
     gradients,
     make_batch,
@@ -154,6 +157,45 @@ def test_every_switch_trains_the_sampler(fields):
     assert all(jnp.isfinite(g).all() for g in grads.values())
     assert {"sampler/head/kernel", "sampler/value/fc1/kernel"} <= nonzero(grads, SAMPLER)
     assert "sampler/blocks/attn/qkv/kernel" in nonzero(grads, SAMPLER)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"ppo": "resampled"},
+        {"ppo": "clip_mean"},
+        {"normalise_advantage": True},
+        {"clip": 0.01},
+        {"value_clip": 0.01},
+        {"temperature": 2.0},
+        {"c1": 2.0},
+        {"c2": 2.0},
+        {"c3": 2.0},
+    ],
+    ids=str,
+)
+def test_every_switch_of_the_policy_loss_reaches_it(fields):
+    method = TATS(**TINY, c1=1.0, c2=1.0, c3=1.0, ppo_epochs=2)
+    params = make_params(method)
+    batch, episode = make_episode(method, params)
+
+    def loss(method, shift):
+        later = jax.tree.map(lambda x: 1.5 * x + shift, params["sampler"])
+        out = method.policy_loss(params | {"sampler": later}, {}, batch, IN_CHARGE, episode)
+        return float(out.loss)
+
+    def change(shift):
+        plain = loss(method, shift)
+        return abs(loss(dataclasses.replace(method, **fields), shift) - plain) / abs(plain)
+
+    # A clipped value only counts when the value moved towards its target, so both ways are tried.
+    assert max(change(shift) for shift in (0.02, -0.02, 0.2, -0.2)) > 1e-5
+
+
+def test_a_run_too_short_for_its_sampler_is_refused():
+    with pytest.raises(ConfigError, match=r"method\.m_o: after 15 .* \(step 30\).* the 30 steps"):
+        TATS(**TINY, m_o=15).objectives(RUN)
+    assert TATS(**TINY, m_o=14).objectives(RUN)[1].start == 28
 
 
 def test_a_policy_with_extreme_logits_stays_finite_in_bfloat16():

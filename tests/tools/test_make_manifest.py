@@ -86,13 +86,23 @@ def test_ucf101(tmp_path, ucf_lists, capsys):
 def test_hmdb51(tmp_path):
     lists = tmp_path / "lists"
     lists.mkdir()
-    (lists / "clap_test_split2.txt").write_text("a.avi 1 \nb.avi 2 \nc.avi 0 \n")
+    (lists / "clap_test_split2.txt").write_text(
+        "film_1_clap_u_nm_0.avi 1 \nfilm_1_clap_u_nm_1.avi 1 \nb.avi 2 \nc.avi 0 \n"
+    )
     (lists / "wave_test_split2.txt").write_text("d.avi 1 \n")
-    touch(tmp_path / "v", "clap/a.avi", "clap/b.avi", "clap/c.avi", "wave/d.avi")
+    touch(
+        tmp_path / "v",
+        "clap/film_1_clap_u_nm_0.avi",
+        "clap/film_1_clap_u_nm_1.avi",
+        "clap/b.avi",
+        "clap/c.avi",
+        "wave/d.avi",
+    )
     arguments = (f"--lists={lists}", "--split=2", "--any_count")
     assert run("hmdb51", tmp_path / "v", tmp_path / "m.csv", *arguments) == 0
     train, test = (load_manifest(tmp_path / "m.csv", s) for s in ("train", "test"))
-    assert [row.label for row in train.rows] == [0, 1]
+    assert [row.label for row in train.rows] == [0, 0, 1]
+    assert [row.group for row in train.rows] == ["film_1", "film_1", "d.avi"]
     assert [row.key.split("/")[-1] for row in test.rows] == ["b.avi"]
 
 
