@@ -1,12 +1,15 @@
 """Pretrain, fine-tune, evaluate or plan: ``python -m jaxvid.main --config=... --workdir=...``."""
 
 import os
+import re
 import sys
 from pathlib import Path
 
 import jax
 from absl import app, flags, logging
 from ml_collections import config_flags
+
+from jaxvid.core.config import ConfigError, UserError, suggest
 
 _CONFIG = config_flags.DEFINE_config_file(
     "config", None, "Config file, with variants after a colon: configs/tats_ssv2.py:L,smoke"
@@ -45,8 +48,12 @@ def start_jax(cache: str = "", distributed: str = "", simulated_devices: int = 0
     if distributed == "auto":
         jax.distributed.initialize()
     elif distributed:
-        address, process, processes = distributed.split(",")
-        jax.distributed.initialize(address, int(processes), int(process))
+        found = re.fullmatch(r"(.+:\d+),(\d+),(\d+)", distributed)
+        if not found:
+            raise ConfigError(
+                f"--distributed={distributed}: expected 'auto' or 'host:port,process,processes'"
+            )
+        jax.distributed.initialize(found[1], int(found[3]), int(found[2]))
     if cache:
         jax.config.update("jax_compilation_cache_dir", str(Path(cache).expanduser()))
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 1.0)
@@ -57,12 +64,11 @@ def main(argv: list[str]) -> None:
     if len(argv) > 1:
         raise app.UsageError(f"unexpected argument {argv[1]!r}; flags start with --")
     logging.set_verbosity(logging.WARNING)
-    start_jax(_CACHE.value, _DISTRIBUTED.value, _PLATFORM_DEVICES.value)
-    # Imported late: the set-up above must come before anything that touches devices.
-    from jaxvid.core.config import UserError
-    from jaxvid.train import train
-
     try:
+        start_jax(_CACHE.value, _DISTRIBUTED.value, _PLATFORM_DEVICES.value)
+        # Imported late: the set-up above must come before anything that touches devices.
+        from jaxvid.train import train
+
         if _MODE.value == "plan":
             from jaxvid.core.plan import print_plan
 
@@ -74,7 +80,9 @@ def main(argv: list[str]) -> None:
         else:
             train(_CONFIG.value, _WORKDIR.value)
     except UserError as error:
-        print(f"\n{type(error).__name__}: {error}", file=sys.stderr)
+        print(f"\n{type(error).__name__}: {error}", file=sys.stderr, flush=True)
+        if jax.process_count() > 1:
+            os._exit(2)  # the others wait for this process; an orderly exit would wait for them
         sys.exit(2)
 
 
@@ -99,14 +107,13 @@ def parse_flags(argv: list[str]) -> list[str]:
 
 def unknown_field(argv: list[str]) -> str:
     """What is wrong with the first ``--config.field`` that the config file doesn't have, or ""."""
-    from jaxvid.core.config import UserError, suggest
     from jaxvid.model import read_config
 
     given = dict(a.lstrip("-").partition("=")[::2] for a in argv[1:])
     try:
         config = read_config(given.get("config", ""))
-    except (UserError, OSError):
-        return ""
+    except (UserError, OSError, KeyError, TypeError, ValueError, AttributeError):
+        return ""  # the parser has said what is wrong with it
     for name in given:
         group = config
         for part in name.split(".")[1:] if name.startswith("config.") else ():

@@ -202,6 +202,8 @@ def read_run(
         return StoredRun(config, method, data, {"raw": params}, extra, 0, notes)
     stored, params, extra, ema, step = load_run(path, step)
     config = change(stored if config is None else config, settings)
+    if config.method.get("num_classes") == 0:  # "from the manifest": the run has looked it up
+        config.method.num_classes = stored.method.get("num_classes", 0)
     method, data = make_parts(config)
     weights = {"raw": params} | ({"ema": ema} if ema is not None else {})
     return StoredRun(config, method, data, weights, extra, step)
@@ -211,14 +213,9 @@ def make_parts(config: ConfigDict) -> tuple[Method, DataConfig]:
     """Method and data of a config.
 
     Raises:
-      ConfigError: among others when a manifest is named that the embedded source would not read.
+      ConfigError: a field can't work.
     """
     data = from_config(DataConfig, config.data, "config.data")
-    if data.source == "embedded" and data.manifest:
-        raise ConfigError(
-            f"data.manifest={data.manifest} is not read by data.source=embedded; "
-            "add --set data.source=video"
-        )
     return make_method(config.method), data
 
 

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.experimental import multihost_utils
 
@@ -53,6 +54,8 @@ def train(config, workdir: str | Path, *, quiet: bool = False, devices=None) -> 
     """
     run = Run(config, devices)
     evaluators = check_evals(run.config.evals, run.method, run.config.ema > 0, run.data)
+    if run.config.pictures and hasattr(run.method, "inspect"):
+        describe(run.data, run.data.eval_split)  # the pictures' clips; an error now, not at the end
     total, lead = run.info.total_steps, jax.process_index() == 0
     workdir = prepare_workdir(workdir)
     saver = Checkpointer(workdir, run.config.checkpoint.keep)
@@ -101,7 +104,7 @@ def loop(
     )  # fmt: skip
     saves = {every_steps(run, c.checkpoint.every_epochs), c.checkpoint.every_steps} - {0}
     compiled: dict = {}
-    if first == total or out_of_time(run, window, first):
+    if first >= total or out_of_time(run, window, first):
         return state, True
     with Profile(c.profile, workdir) as profile:
         for number, batch in zip(range(first, total), batches, strict=True):
@@ -208,9 +211,10 @@ def restore_or_init(run: Run, saver: Checkpointer):
     if not run.init_from:
         return state, "fresh", []
     state, matches = init_from(state, run.init_from, read_weights)
-    if run.config.ema:
-        state = state.replace(ema=state.params)
+    state = state.replace(ema=state.params if run.config.ema else state.ema)
     state = jax.tree.map(jax.device_put, state, run.state_shardings)
+    if run.config.ema:  # a copy, since the step donates both
+        state = state.replace(ema=jax.tree.map(jnp.copy, state.params))
     return state, f"fresh, then init_from {', '.join(r[0] for r in run.init_from)}", matches
 
 

@@ -152,7 +152,7 @@ def test_every_evaluation_then_fine_tuning(name, tmp_path):
     run_smoke(first, tmp_path / "pretrained")
     second = get_config("finetune_hmdb51", "smoke")
     second.method.encoder = first.method.encoder
-    second.init_from = str(tmp_path / "pretrained")
+    second.init_from, second.ema = str(tmp_path / "pretrained"), 0.9
     run_smoke(second, tmp_path / "tuned")
     table = (tmp_path / "tuned" / "banner.txt").read_text()
     fresh = [line.split()[1] for line in table.splitlines() if line.startswith("    fresh")]

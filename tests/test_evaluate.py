@@ -85,7 +85,7 @@ def test_the_evaluators_of_the_config_append_to_the_run(run, capsys):
         (["--evals=knn", "--weights=best"], "unknown 'best'"),
         (["--evals=multiview"], "VideoMAE has no 'predict'"),
         (["--step=5"], "CheckpointError"),
-        (["--evals=attentive", "--token_gb=1e-9"], "raise token_gb"),
+        (["--evals=attentive", "--token_gb=1e-9"], "larger --token_gb"),
     ],
 )
 def test_user_errors_end_in_one_line(run, flags, text, capsys):

@@ -104,7 +104,7 @@ def test_settings_change_what_they_name():
 
 
 def test_a_manifest_that_would_not_be_read_is_refused(run):
-    with pytest.raises(ConfigError, match=r"add --set data\.source=video"):
+    with pytest.raises(ConfigError, match=r"set data\.source=video"):
         read_run(run, settings=["data.manifest=mine.csv"])
 
 

@@ -123,6 +123,20 @@ def test_finished_run_stays_as_it_is(reference, tmp_path):
     assert_close(final(workdir), final(reference), atol=0)
 
 
+def test_fewer_steps_than_were_taken_are_no_work(reference, tmp_path):
+    workdir = tmp_path / "run"
+    shutil.copytree(reference, workdir)
+    config = smoke(CONFIG, **BRISK | {"steps": 4}, allow_config_change=True)
+    assert int(train(config, workdir, quiet=True).step) == 8
+
+
+def test_another_optimiser_state_is_refused(reference, tmp_path):
+    workdir = interrupted(reference, tmp_path / "run")
+    config = smoke(CONFIG, **BRISK, ema=0.9, allow_config_change=True)
+    with pytest.raises(CheckpointError, match="init_from takes the weights alone"):
+        train(config, workdir, quiet=True)
+
+
 def test_changed_config_is_refused_by_name(reference, tmp_path):
     workdir = interrupted(reference, tmp_path / "run")
     config = smoke(CONFIG, **BRISK, seed=1, method__rho=0.75)
@@ -168,6 +182,19 @@ def test_time_limit_ends_the_run_early(tmp_path):
         (dict(batch_size=12, accumulate=8), "config.batch_size=12 must be a multiple"),
         (dict(batch_size=64), "batch_size 64 is larger than an epoch"),
         (dict(steps=8, epochs=1.0), "set exactly one above 0"),
+        (dict(batch_size=0), "config.batch_size=0: must be at least 1"),
+        (dict(log_every=0), "config.log_every=0: must be at least 1"),
+        (dict(seed=-1), "config.seed=-1: must be 0 or more"),
+        (dict(clip_norm=-1.0), "config.clip_norm=-1.0: must be 0 or more"),
+        (dict(ema=1.5), r"config.ema=1.5: must be in \[0, 1\)"),
+        (dict(profile="5"), "config.profile='5': must be 'first:last'"),
+        (dict(checkpoint__keep=0), "config.checkpoint.keep=0: must be at least 1"),
+        (dict(optim__default__weight_decay=-1.0), "weight_decay=-1.0: must be 0 or more"),
+        (dict(optim__default__betas=(0.9, 1.5)), r"betas=\(0.9, 1.5\): must be in"),
+        (dict(data__rrc_ratio=(0.0, 1.0)), "config.data.rrc_ratio=.*0 < low"),
+        (dict(data__size=33), "every side must be a multiple .config.data.frames and size"),
+        (dict(data__manifest="my.csv"), "my.csv is not read by data.source=embedded"),
+        (dict(data__eval_split="valid", pictures=3), "no split 'valid'"),
         (dict(mesh__data=16), "needs 16 devices, 8 are here"),
         (dict(optim__default__warmup_epochs=99.0), "the warm-up takes"),
         (dict(method__rho=1.5), "method.rho: got 1.5"),

@@ -16,7 +16,7 @@ import orbax.checkpoint as ocp
 from ml_collections import ConfigDict
 
 from jaxvid.core import trees
-from jaxvid.core.config import ConfigError, UserError
+from jaxvid.core.config import ConfigError, UserError, check
 from jaxvid.core.types import TrainState
 
 MODEL, TRAIN = ("params", "extra", "ema"), ("step", "opt", "skipped", "key")
@@ -29,6 +29,12 @@ class CheckpointConfig:
     every_epochs: float = 1.0
     every_steps: int = 0
     keep: int = 2
+
+    def __post_init__(self):
+        check(self.keep >= 1, "config.checkpoint.keep", self.keep, "at least 1")
+        for name in ("every_epochs", "every_steps"):
+            value = getattr(self, name)
+            check(value >= 0, f"config.checkpoint.{name}", value, "0 (off) or more")
 
 
 class CheckpointError(UserError):
@@ -91,7 +97,13 @@ class Checkpointer:
             "model": ocp.args.StandardRestore({k: getattr(like, k) for k in MODEL}),
             "train": ocp.args.StandardRestore({k: getattr(like, k) for k in TRAIN}),
         }
-        found = self._manager.restore(step, args=ocp.args.Composite(**items))
+        try:
+            found = self._manager.restore(step, args=ocp.args.Composite(**items))
+        except ValueError as error:  # parameters fit, so the rest of the state doesn't
+            raise CheckpointError(
+                f"{self.folder / str(step)}: its optimiser, average or method state is not that of "
+                f"this config ({str(error).splitlines()[0]}); init_from takes the weights alone"
+            ) from error
         return TrainState(**found["model"], **found["train"])
 
     def _failed(self, error: Exception) -> CheckpointError:

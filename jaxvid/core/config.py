@@ -25,6 +25,12 @@ class ConfigError(UserError, ValueError):
     """A config field is unknown, has the wrong type or a value that can't work."""
 
 
+def check(ok: bool, where: str, value: Any, rule: str) -> None:
+    """Raise :class:`ConfigError` "<where>=<value>: must be <rule>" unless ``ok``."""
+    if not ok:
+        raise ConfigError(f"{where}={value!r}: must be {rule}")
+
+
 def suggest(name: str, valid: typing.Iterable[str]) -> str:
     """Text that lists the valid choices, the nearest one first.
 

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from jaxvid.core.config import ConfigError
+from jaxvid.core.config import ConfigError, check
 from jaxvid.core.types import RunInfo
 
 Schedule = Callable[[jax.Array | int], jax.Array]
@@ -74,8 +74,13 @@ class OptimConfig:
                 f"optim: give exactly one of base_lr (scaled by batch / 256) and lr (absolute), "
                 f"got base_lr={self.base_lr}, lr={self.lr}"
             )
-        if not 0 < self.layer_decay <= 1:
-            raise ConfigError(f"optim: layer_decay={self.layer_decay} is not in (0, 1]")
+        check(0 < self.layer_decay <= 1, "optim: layer_decay", self.layer_decay, "in (0, 1]")
+        for name in ("base_lr", "lr", "weight_decay", "warmup_epochs", "warmup_steps", "warmup_lr",
+                     "min_lr"):  # fmt: skip
+            value = getattr(self, name)
+            check(value is None or value >= 0, f"optim: {name}", value, "0 or more")
+        for name, values in (("betas", self.betas), ("momentum", (self.momentum,))):
+            check(all(0 <= v < 1 for v in values), f"optim: {name}", values, "in [0, 1)")
         for regex in (self.no_decay, *self.freeze, *(rule for rule, _ in self.lr_rules)):
             try:
                 re.compile(regex)

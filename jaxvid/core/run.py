@@ -1,5 +1,6 @@
 """From a config to everything a run needs: method, data, optimisers, compiled steps."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -12,7 +13,7 @@ from ml_collections import ConfigDict
 
 from jaxvid.core import sharding, step, trees
 from jaxvid.core.checkpoint import CheckpointConfig, expand_init_from
-from jaxvid.core.config import ConfigError, from_config
+from jaxvid.core.config import ConfigError, check, from_config
 from jaxvid.core.method import Method
 from jaxvid.core.optim import OptimConfig, make_optimizer, make_schedule
 from jaxvid.core.sharding import MeshConfig
@@ -64,6 +65,16 @@ class RunConfig:
     max_skips: int = 10
     profile: str = ""
     allow_config_change: bool = False
+
+    def __post_init__(self):
+        for name in ("batch_size", "accumulate", "log_every", "max_skips"):
+            check(getattr(self, name) >= 1, f"config.{name}", getattr(self, name), "at least 1")
+        for name in ("seed", "steps", "epochs", "pictures", "clip_norm", "max_seconds"):
+            check(getattr(self, name) >= 0, f"config.{name}", getattr(self, name), "0 or more")
+        check(0 <= self.ema < 1, "config.ema", self.ema, "in [0, 1)")
+        span = re.fullmatch(r"(\d+):(\d+)", self.profile)
+        fits = not self.profile or (span and int(span[1]) < int(span[2]))
+        check(fits, "config.profile", self.profile, "'first:last', two steps, or empty")
 
 
 class Run:

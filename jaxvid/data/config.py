@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from jaxvid.core.config import ConfigError
+from jaxvid.core.config import ConfigError, check
 
 
 @dataclass(frozen=True)
@@ -87,6 +87,14 @@ class DataConfig:
                 raise ConfigError(
                     f"config.data.embedded_{name}: {value}, must be at least {least}{even}"
                 )
+        for name in ("rrc_scale", "rrc_ratio"):
+            low, high = getattr(self, name)
+            check(0 < low <= high, f"config.data.{name}", (low, high), "0 < low <= high")
+        if self.source == "embedded" and self.manifest:
+            raise ConfigError(
+                f"data.manifest={self.manifest} is not read by data.source=embedded; "
+                "set data.source=video"
+            )
         if not 0 < self.subset <= 1:
             raise ConfigError(f"config.data.subset: {self.subset}, must be in (0, 1]")
         if not 0 <= self.max_bad < 1:

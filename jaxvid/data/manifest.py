@@ -68,7 +68,8 @@ def read_table(path: str | os.PathLike) -> list[dict[str, str]]:
     elif path.suffix == ".csv":
         with path.open(newline="", encoding="utf-8-sig") as file:
             reader = csv.DictReader(file)
-            columns, rows = reader.fieldnames or [], []
+            columns, rows = [name.strip() for name in reader.fieldnames or []], []
+            reader.fieldnames = columns
             for row in reader:
                 if None in row or None in row.values():
                     raise ConfigError(
@@ -152,6 +153,8 @@ def take_subset(manifest: Manifest, share: float, seed: int, list_file: Path) ->
       ConfigError: the list names rows that the manifest doesn't have.
     """
     if not list_file.is_file():
+        if share == 1:
+            raise ConfigError(f"config.data.subset_list={list_file}: no such file (subset is 1)")
         write_atomic(list_file, "\n".join(subset_rows(manifest, share, seed)) + "\n")
     keys = list_file.read_text().splitlines()
     strange = sorted(set(keys) - {row.key for row in manifest.rows})

@@ -29,8 +29,17 @@ class Record(NamedTuple):
 
 
 @lru_cache(maxsize=8192)
-def _index(path: str) -> VideoIndex:
+def _probe(path: str, size: int, changed: int) -> VideoIndex:
     return probe(path)
+
+
+def _index(path: str) -> VideoIndex:
+    """The index of a file, read once while the file stays as it is."""
+    try:
+        facts = os.stat(path)
+    except OSError:
+        return probe(path)  # which says what is wrong
+    return _probe(path, facts.st_size, facts.st_mtime_ns)
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,8 @@ import jax.numpy as jnp
 from einops import rearrange
 from jax import Array
 
+from jaxvid.core.config import ConfigError
+
 Grid = tuple[int, int, int]
 Patch = tuple[int, int, int]
 
@@ -12,13 +14,13 @@ def token_grid(shape: tuple[int, ...], patch: Patch) -> Grid:
     """Token grid (t, h, w) of a clip of shape (..., T, H, W, C).
 
     Raises:
-      ValueError: a side of the clip is no multiple of the patch.
+      ConfigError: a side of the clip is no multiple of the patch.
     """
     sides = shape[-4:-1]
     if any(s % p for s, p in zip(sides, patch)):
-        raise ValueError(
+        raise ConfigError(
             f"clip of (frames, height, width) {sides} can't be cut into patches of {patch}: "
-            "every side must be a multiple"
+            "every side must be a multiple (config.data.frames and size, method.encoder.patch)"
         )
     return tuple(s // p for s, p in zip(sides, patch))
 

@@ -14,21 +14,20 @@ from jaxvid.viz.runs import RunError
 
 
 def parse_floors(texts: Sequence[str]) -> dict[str, float]:
-    """``name=value`` rows; a value up to 1 is a share, a larger one percent; returned in percent.
+    """``name=value`` rows; a value up to 1 is a share, a larger one percent.
 
     >>> parse_floors(["frame differences=0.42", "chance=3.7"])
-    {'frame differences': 42.0, 'chance': 3.7}
+    {'frame differences': 0.42, 'chance': 3.7}
     """
     floors = {}
     for text in texts:
         name, sign, value = text.rpartition("=")
         try:
-            number = float(value)
+            floors[name] = float(value)
         except ValueError:
             sign = ""
         if not sign or not name:
             raise RunError(f"--floor {text!r}: expected name=value, such as 'pixels=0.42'")
-        floors[name] = 100 * number if number <= 1 else number
     return floors
 
 

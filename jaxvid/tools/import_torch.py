@@ -19,7 +19,7 @@ from ml_collections import ConfigDict
 from safetensors.numpy import save_file
 
 from jaxvid.core import trees
-from jaxvid.core.checkpoint import Checkpointer, load_run
+from jaxvid.core.checkpoint import Checkpointer, CheckpointError, load_run
 from jaxvid.core.config import UserError, to_config
 from jaxvid.core.optim import OptimConfig
 from jaxvid.core.run import RunConfig
@@ -109,6 +109,8 @@ def import_run(
         )
     )
     saver = Checkpointer(workdir)
+    if saver.latest() is not None:
+        raise CheckpointError(f"{saver.folder} holds step {saver.latest()}; use another workdir")
     meta = {"config": json.loads(config.to_json_best_effort()), "source": str(checkpoint)}
     saver.save(0, fresh.replace(params=trees.unflatten(flat)), meta)
     saver.close()

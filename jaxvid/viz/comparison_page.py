@@ -19,10 +19,11 @@ def write_page(
     Args:
       groups: of :func:`group_runs`.
       out: HTML file.
-      floors: rows of reference for top-1 accuracies, in percent.
+      floors: rows of reference for top-1 accuracies; up to 1 a share, above it percent.
       samples: of the bootstrap.
     """
-    floors, rows = dict(floors or {}), comparison.summarise(groups)
+    floors = {n: 100 * v if v <= 1 else v for n, v in (floors or {}).items()}
+    rows = comparison.summarise(groups)
     pairs = comparison.pair(groups, samples)
     header, cells = comparison.pivot(rows, list(groups), floors)
     hues = canvas.colours(list(groups))

@@ -95,6 +95,11 @@ def test_missing_file_and_wrong_kind(tmp_path):
         load_manifest(write(tmp_path, "", "m.txt"))
 
 
+def test_spaces_around_column_names(tmp_path):
+    rows = load_manifest(write(tmp_path, "path, label ,split\na,3,train\nb,4,test\n")).rows
+    assert [(r.key, r.label) for r in rows] == [("a", 3)]
+
+
 def test_parquet_equals_csv(tmp_path):
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -117,6 +122,8 @@ def test_subset_is_balanced_seeded_and_kept(tmp_path):
     ]
     again = take_subset(manifest, 0.15, 1, kept)  # the list on disk decides, not the seed
     assert {r.key for r in again.rows} == set(chosen)
+    with pytest.raises(ConfigError, match=r"no such file .subset is 1"):
+        take_subset(manifest, 1.0, 0, tmp_path / "mistyped.txt")
     kept.write_text("stranger\n")
     with pytest.raises(ConfigError, match="'stranger'"):
         take_subset(manifest, 0.15, 0, kept)

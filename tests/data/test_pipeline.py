@@ -92,7 +92,8 @@ def test_rows_of_hosts_make_up_the_global_batch(tiny, repeat):
 def test_resume_continues_the_same_sequence(tiny):
     whole = train(tiny, num_steps=8)
     for step in (1, 5, 7):
-        for one, two in zip(whole[step:], train(tiny, start_step=step, num_steps=8 - step)):
+        rest = train(tiny, start_step=step, num_steps=8 - step)
+        for one, two in zip(whole[step:], rest, strict=True):
             assert_equal(one, two)
 
 

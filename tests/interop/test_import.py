@@ -9,7 +9,7 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from jaxvid.core import trees
-from jaxvid.core.checkpoint import init_from, load_run
+from jaxvid.core.checkpoint import CheckpointError, init_from, load_run
 from jaxvid.core.types import TrainState
 from jaxvid.data.config import DataConfig
 from jaxvid.interop import read_checkpoint
@@ -91,6 +91,8 @@ def test_every_family_makes_the_round_trip_through_a_run(family, tmp_path):
     file = saved(tmp_path, to_torch_state(flat, family))
     assert detect_family(load_file(file)) == family
     config, rows = import_run(file, tmp_path / "run", DATA)
+    with pytest.raises(CheckpointError, match="holds step 0; use another workdir"):
+        import_run(file, tmp_path / "run", DATA)
     assert {row.status for row in rows} == {"matched"}
     assert config.method.name == METHOD_OF[family]
     assert config.method.encoder.depth == 3

@@ -88,9 +88,11 @@ def test_flags_stages_and_order_of_jobs(write):
 
 
 def test_finished_runs_are_skipped_and_compared(write, program, tmp_path, capsys):
-    path, out = write([{"name": "a", "config": "a"}, {"name": "b", "config": "b"}]), tmp_path / "o"
+    runs = [{"name": "a", "config": "a"}, {"name": "b", "config": "b"}]
+    path, out = write(runs, floors={"pixels": 0.4275}), tmp_path / "o"
     assert sweep.main([path, f"--out={out}", "--seeds=0,1"], program) == 0
-    assert "50.50 ± 0.71 (2)" in capsys.readouterr().out
+    shown = capsys.readouterr().out
+    assert "50.50 ± 0.71 (2)" in shown and "42.75" in shown
     assert (out / "compare.html").exists()
     assert sweep.main([path, f"--out={out}", "--seeds=0,1,2"], program) == 0
     assert [calls(out, "a", s) for s in (0, 1, 2)] == [1, 1, 1]

@@ -78,7 +78,10 @@ def test_features_of_a_manifest_carry_its_labels(run, tmp_path):
 
 @pytest.mark.parametrize(
     "videos, flags, text",
-    [(".", ["--set=data.max_bad=0.0"], "TooManyBadFiles"), ("sub", [], "none of its 1 videos")],
+    [
+        (".", ["--set=data.max_bad=0.0"], "TooManyBadFiles"),
+        ("sub", [], "TooManyBadFiles: 1 unreadable"),
+    ],
 )
 def test_broken_files_end_in_one_error(run, folder, tmp_path, capsys, videos, flags, text):
     common = [f"--checkpoint={run}", f"--videos={folder / videos}", f"--out={tmp_path / 'f.npz'}"]
