@@ -76,7 +76,10 @@ def parse(arg: str | None, without: Sequence[str] = (), **defaults: Any) -> Vari
         elif kinds.get(name) is bool and not value:
             variant = replace(variant, **{name: True})
         elif name in kinds and value and kinds[name] is not bool:
-            variant = replace(variant, **{name: kinds[name](value)})
+            try:
+                variant = replace(variant, **{name: kinds[name](value)})
+            except ValueError as error:
+                raise ConfigError(f"'{word}' after the colon: {error}") from error
         else:
             words = (*SIZES, *(f"{n}=" if k is not bool else n for n, k in kinds.items()))
             raise ConfigError(f"'{word}' after the colon: {suggest(word, words)}")

@@ -15,9 +15,11 @@ started again: what is there already is kept. Files that don't decode are left o
 import argparse
 import csv
 import io
+import json
 import os
 import sys
 import time
+import zlib
 from concurrent.futures import ThreadPoolExecutor
 from fractions import Fraction
 from pathlib import Path
@@ -26,7 +28,7 @@ import av
 import cv2
 import numpy as np
 
-from jaxvid.core.config import ConfigError, UserError
+from jaxvid.core.config import ConfigError, UserError, check
 from jaxvid.data.decode import VideoError, iterate_frames, probe
 from jaxvid.data.images import pack_clip
 from jaxvid.data.manifest import load_manifest, read_table, write_atomic
@@ -122,6 +124,9 @@ def main(argv: list[str] | None = None) -> int:
             raise ConfigError(f"{args.manifest}: some files differ only in their suffix")
         if any(row.get("start") or row.get("end") for row in table):
             raise ConfigError(f"{args.manifest}: rows with start or end can't be packed")
+        for flag in ("short_side", "gop", "shard", "jobs"):
+            check(getattr(args, flag) >= 1, f"--{flag}", getattr(args, flag), "at least 1")
+        keep_settings(args, manifests)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -134,6 +139,34 @@ def main(argv: list[str] | None = None) -> int:
     for line in bad[:50]:
         print(f"bad: {line}")
     return 1 if bad else 0
+
+
+def keep_settings(args: argparse.Namespace, manifests: dict) -> None:
+    """Note in ``out/pack.json`` how it is packed; files of other settings are never mixed in.
+
+    Raises:
+      ConfigError: the folder was packed with other settings, or shards of another list of clips.
+    """
+    flags = {
+        "mp4": ("short_side", "gop", "crf"),
+        "array_record": ("short_side", "quality", "shard"),
+    }
+    settings = {name: getattr(args, name) for name in ("format", *flags[args.format])}
+    if args.format == "array_record":  # a shard holds many clips, so the list must not change
+        keys = "\n".join(row.key for m in manifests.values() for row in m.rows)
+        settings["clips"] = zlib.crc32(keys.encode())
+    file = Path(args.out) / "pack.json"
+    if file.is_file():
+        stored = json.loads(file.read_text())
+        changed = [
+            f"{k}: {stored.get(k)} -> {v}" for k, v in settings.items() if stored.get(k) != v
+        ]
+        if changed:
+            raise ConfigError(
+                f"{args.out} was packed with other settings ({', '.join(changed)}); "
+                "use another --out, or delete it"
+            )
+    write_atomic(file, json.dumps(settings, indent=1) + "\n")
 
 
 def _pack_mp4(args: argparse.Namespace, table: list[dict]) -> tuple[int, list]:

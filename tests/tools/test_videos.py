@@ -74,7 +74,9 @@ def test_pack_videos_keeps_every_frame_and_resumes(folder, capsys):
         assert np.abs(packed - source).mean() < 4
     stamps = {p: p.stat().st_mtime_ns for p in (folder / "packed").rglob("*.mp4")}
     assert len(stamps) == 4  # no leftovers under other names
-    assert pack_videos.main(arguments) == 1
+    assert pack_videos.main([*arguments, "--gop=4"]) == 2
+    assert "packed with other settings (gop: 8 -> 4)" in capsys.readouterr().err
+    assert pack_videos.main([*arguments, "--gop=8"]) == 1
     assert stamps == {p: p.stat().st_mtime_ns for p in (folder / "packed").rglob("*.mp4")}
 
 
@@ -97,10 +99,12 @@ def test_pack_to_array_record(folder, tiny_data):
     names = sorted(p.name for p in (folder / "packed").iterdir())
     assert names == [
         "classes.txt",
+        "pack.json",
         "test-00000-of-00001.array_record",
         "train-00000-of-00002.array_record",
         "train-00001-of-00002.array_record",
     ]
+    assert pack_videos.main([*arguments, "--short_side=48", "--shard=2"]) == 2  # no mixture
     data = replace(
         tiny_data, source="array_record", manifest=f"{folder}/packed/{{split}}-*.array_record"
     )
