@@ -106,6 +106,10 @@ def loop(
     compiled: dict = {}
     if first >= total or out_of_time(run, window, first):
         return state, True
+    n = run.info.steps_per_epoch
+    # A run may have been stopped between a checkpoint and the evaluations of the same step.
+    if first and (ready := due(evaluators, (first - 1) / n, first / n, last=False)):
+        evaluate(run, state, ready, workdir, terminal)
     with Profile(c.profile, workdir) as profile:
         for number, batch in zip(range(first, total), batches, strict=True):
             window.loaded()
@@ -138,8 +142,7 @@ def loop(
                 window.skip()
             if last:
                 break
-            epochs = [n / run.info.steps_per_epoch for n in (number, step)]
-            ready = due(evaluators, *epochs, last=False)
+            ready = due(evaluators, number / n, step / n, last=False)
             if ready:
                 evaluate(run, state, ready, workdir, terminal)
                 window.skip()

@@ -7,6 +7,7 @@ import jax
 import numpy as np
 import pytest
 
+from configs.common import evals
 from jaxvid.core import trees
 from jaxvid.core.checkpoint import CheckpointError
 from jaxvid.core.config import ConfigError
@@ -121,6 +122,19 @@ def test_finished_run_stays_as_it_is(reference, tmp_path):
     state = train(smoke(CONFIG, **BRISK), workdir, quiet=True, devices=jax.devices()[:1])
     assert int(state.step) == 8
     assert_close(final(workdir), final(reference), atol=0)
+
+
+def test_an_evaluation_that_a_stop_cut_off_is_made_up_for(tmp_path):
+    fields = dict(BRISK, checkpoint__every_steps=4)
+    config = smoke(CONFIG, **fields)
+    config.evals = evals.frozen(every_epochs=1.0, kinds=("spread",))
+    train(config, tmp_path, quiet=True, devices=jax.devices()[:1])
+    rows = read_json_lines(tmp_path / "evals.jsonl")
+    assert [row["step"] for row in rows] == [4, 8]
+    (tmp_path / "evals.jsonl").unlink()
+    shutil.rmtree(tmp_path / "checkpoints" / "8")
+    train(config, tmp_path, quiet=True, devices=jax.devices()[:1])
+    assert [row["step"] for row in read_json_lines(tmp_path / "evals.jsonl")] == [4, 8]
 
 
 def test_fewer_steps_than_were_taken_are_no_work(reference, tmp_path):

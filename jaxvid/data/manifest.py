@@ -54,15 +54,33 @@ def read_table(path: str | os.PathLike) -> list[dict[str, str]]:
     """Rows of a csv or parquet file as text by column name.
 
     Raises:
-      ConfigError: no such file, unknown kind, no ``path`` column, no rows, ragged line.
+      ConfigError: no such file, unknown kind, damaged, no ``path`` column, no rows, ragged line.
     """
     path = Path(path)
     if not path.is_file():
         raise ConfigError(f"manifest '{path}': no such file")
+    try:
+        columns, rows = _columns_and_rows(path)
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path}: not UTF-8 ({error.reason}); save it as 'CSV UTF-8'") from error
+    except OSError as error:
+        raise ConfigError(f"{path}: can't be read ({error})") from error
+    if "path" not in columns:
+        raise ConfigError(f"{path} line 1: no column 'path'; it has: {', '.join(columns)}")
+    if not rows:
+        raise ConfigError(f"{path}: no rows")
+    return rows
+
+
+def _columns_and_rows(path: Path) -> tuple[list[str], list[dict[str, str]]]:
     if path.suffix == ".parquet":
+        import pyarrow
         import pyarrow.parquet as pq
 
-        table = pq.read_table(path).to_pylist()
+        try:
+            table = pq.read_table(path).to_pylist()
+        except pyarrow.ArrowException as error:
+            raise ConfigError(f"{path}: can't be read ({error})") from error
         rows = [{k: "" if v is None else str(v) for k, v in row.items()} for row in table]
         columns = list(rows[0]) if rows else pq.read_schema(path).names
     elif path.suffix == ".csv":
@@ -79,11 +97,7 @@ def read_table(path: str | os.PathLike) -> list[dict[str, str]]:
                 rows.append(row)
     else:
         raise ConfigError(f"manifest '{path}': must end in .csv or .parquet")
-    if "path" not in columns:
-        raise ConfigError(f"{path} line 1: no column 'path'; it has: {', '.join(columns)}")
-    if not rows:
-        raise ConfigError(f"{path}: no rows")
-    return rows
+    return columns, rows
 
 
 def load_manifest(
@@ -191,6 +205,8 @@ def _labels(path, table, label_map: str) -> tuple[list[int], tuple[str, ...]]:
                 f"{path} line {line}: empty {column}, other rows of its split have one"
             )
     if label_map:
+        if not Path(label_map).is_file():
+            raise ConfigError(f"config.data.label_map={label_map}: no such file")
         names = tuple(n.strip() for n in Path(label_map).read_text().splitlines() if n.strip())
         numbers = {name: i for i, name in enumerate(names)}
         for line, text in enumerate(texts, start=2):

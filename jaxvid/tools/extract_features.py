@@ -9,10 +9,11 @@ import argparse
 import sys
 import tempfile
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 
-from jaxvid.core.config import UserError
+from jaxvid.core.config import ConfigError, UserError
 from jaxvid.data.pipeline import describe
 from jaxvid.data.sources import split_manifest
 from jaxvid.tools.video_list import add_arguments, open_model
@@ -46,6 +47,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--token_gb", type=float, default=8.0, help="largest table of tokens")
     args = parser.parse_args(argv)
     try:
+        if not Path(args.out).absolute().parent.is_dir():
+            raise ConfigError(f"--out={args.out}: no folder {Path(args.out).parent}")
         arrays = extract(args)
     except UserError as error:
         print(f"\n{type(error).__name__}: {error}", file=sys.stderr)

@@ -22,7 +22,7 @@ from pathlib import Path
 
 import numpy as np
 
-from jaxvid.core.config import ConfigError, UserError
+from jaxvid.core.config import ConfigError, UserError, check
 from jaxvid.data.manifest import write_atomic
 
 SUFFIXES = (".mp4", ".mkv", ".webm", ".avi", ".mov", ".mpg", ".mpeg", ".ts", ".gif", ".m4v")
@@ -287,6 +287,7 @@ def main(argv: list[str] | None = None) -> int:
             raise ConfigError(f"--root={root}: no such folder")
         if args.kind != "folder" and not (args.lists and Path(args.lists).is_dir()):
             raise ConfigError(f"{args.kind} needs --lists=FOLDER with the official lists")
+        check(0 <= args.test_share < 1, "--test_share", args.test_share, "in [0, 1)")
         clips = MAKERS[args.kind](args)
         if not args.any_count:
             check_totals(args.kind, args.split, clips)

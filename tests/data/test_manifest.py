@@ -100,6 +100,16 @@ def test_spaces_around_column_names(tmp_path):
     assert [(r.key, r.label) for r in rows] == [("a", 3)]
 
 
+def test_files_that_are_not_what_they_say(tmp_path):
+    (tmp_path / "excel.csv").write_bytes("path\nfiancée.mp4\n".encode("cp1252"))
+    (tmp_path / "damaged.parquet").write_bytes(b"PAR1 and nothing else")
+    for name, reason in (("excel.csv", "not UTF-8"), ("damaged.parquet", "can't be read")):
+        with pytest.raises(ConfigError, match=rf"{name}: {reason}"):
+            load_manifest(tmp_path / name)
+    with pytest.raises(ConfigError, match=r"label_map=.*nowhere\.txt: no such file"):
+        load_manifest(write(tmp_path, "path,label\na,b\n"), label_map=str(tmp_path / "nowhere.txt"))
+
+
 def test_parquet_equals_csv(tmp_path):
     import pyarrow as pa
     import pyarrow.parquet as pq
