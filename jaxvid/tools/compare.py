@@ -8,7 +8,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from jaxvid.viz.comparison import group_runs
+from jaxvid.viz.comparison import check_groups, group_runs
 from jaxvid.viz.comparison_page import write_page
 from jaxvid.viz.runs import RunError
 
@@ -43,6 +43,7 @@ def main(argv: list[str] | None = None) -> int:
     args = parser.parse_args(argv)
     try:
         groups = group_runs(args.runs, args.group_by)
+        check_groups(groups)
         print(write_page(groups, args.out, parse_floors(args.floor)))
     except RunError as error:
         print(f"error: {error}", file=sys.stderr)

@@ -43,6 +43,9 @@ class Paired(NamedTuple):
     samples: int
 
 
+SEEDS = ("seed", "init_from")  # fields in which the runs of a group may differ
+
+
 def group_runs(paths: Sequence[str | Path], by: str = "method.name") -> Groups:
     """Read runs and group them by a config field.
 
@@ -65,6 +68,23 @@ def group_runs(paths: Sequence[str | Path], by: str = "method.name") -> Groups:
         name = ", ".join(_group_value(run, field.strip()) for field in by.split(","))
         groups.setdefault(name, []).append(run)
     return groups
+
+
+def check_groups(groups: Groups) -> None:
+    """Refuse groups whose runs differ in more than their seed: their mean would mean nothing.
+
+    Raises:
+      RunError: with the fields that differ.
+    """
+    for name, runs in groups.items():
+        fields = dict.fromkeys(field for run in runs for field in run.flat)
+        mixed = [f for f in fields if any(r.flat.get(f) != runs[0].flat.get(f) for r in runs)]
+        mixed = [f for f in mixed if f not in SEEDS]
+        if mixed:
+            raise RunError(
+                f"the runs of '{name}' differ in {', '.join(mixed[:5])}; a group is one config over"
+                " seeds: add such a field to --group-by, or use --group-by=workdir"
+            )
 
 
 def summarise(groups: Groups) -> list[Summary]:

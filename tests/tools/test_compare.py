@@ -90,6 +90,15 @@ def test_missing_files_are_named(paths, tmp_path):
         group_runs(paths[1:], "method.roh")
 
 
+def test_runs_of_different_configs_are_not_averaged(paths, tmp_path, capsys):
+    config = json.loads((paths[1] / "config.json").read_text())
+    (paths[1] / "config.json").write_text(json.dumps(config | {"batch_size": 7}))
+    runs = [*map(str, paths), f"--out={tmp_path / 'c.html'}"]
+    assert compare.main(runs) == 2
+    assert "'videomae' differ in batch_size; a group is one config" in capsys.readouterr().err
+    assert compare.main([*runs, "--group-by=method.name,batch_size"]) == 0
+
+
 def test_config_differences_leave_the_seed_out(paths, tmp_path):
     path = make_run(tmp_path / "tats" / "seed2", "tats", 2, 20, ema=False, batch_size=16)
     rows = dict(comparison.config_differences(group_runs([*paths, path])))
