@@ -5,13 +5,14 @@ they run, so the figure doesn't depend on ``scan`` being on, as the compiler's o
 """
 
 import math
+import re
 from collections.abc import Callable
 
 import jax
 from jax.extend import core as jex
 
 PEAK_BF16 = {
-    # Dense bf16 FLOP/s per chip by vendors' data sheets; the key is searched for in device_kind.
+    # Dense bf16 FLOP/s per chip by vendors' data sheets; keys are whole words of device_kind.
     "TPU v4": 275e12,
     "TPU v5 lite": 197e12,
     "TPU v5e": 197e12,
@@ -29,7 +30,8 @@ PEAK_BF16 = {
 def peak_flops(device: jax.Device) -> float | None:
     """Peak FLOP/s of a device, or None where no figure is known (a CPU)."""
     kind = device.device_kind
-    return next((peak for name, peak in PEAK_BF16.items() if name in kind), None)
+    found = (peak for name, peak in PEAK_BF16.items() if re.search(rf"\b{name}\b", kind))
+    return next(found, None)
 
 
 def count_flops(fn: Callable, *args, **kwargs) -> int:

@@ -1,10 +1,12 @@
 """FLOP counts: by hand, and against the compiler's count of an unrolled program."""
 
+from types import SimpleNamespace
+
 import jax
 import jax.numpy as jnp
 import pytest
 
-from jaxvid.core.flops import count_flops
+from jaxvid.core.flops import count_flops, peak_flops
 
 
 def test_product_and_convolution_by_hand():
@@ -44,3 +46,21 @@ def test_agrees_with_the_compiler(depth):
     cost = jax.jit(both).lower(w, jnp.ones((32, 64))).compile().cost_analysis()
     counted = count_flops(both, w, jnp.ones((32, 64)))
     assert counted == pytest.approx(cost["flops"], rel=0.05)
+
+
+@pytest.mark.parametrize(
+    "kind, peak",
+    [
+        ("NVIDIA H200", 989e12),
+        ("NVIDIA A100-SXM4-80GB", 312e12),
+        ("NVIDIA L4", 121e12),
+        ("NVIDIA L40S", None),
+        ("NVIDIA RTX A1000", None),
+        ("TPU v5 lite", 197e12),
+        ("TPU v5p", 459e12),
+        ("TPU v6 lite", 918e12),
+        ("cpu", None),
+    ],
+)
+def test_peak_of_a_device(kind, peak):
+    assert peak_flops(SimpleNamespace(device_kind=kind)) == peak
