@@ -56,6 +56,7 @@ def predict(args: argparse.Namespace) -> list[dict]:
                 f"{args.checkpoint}: method {type(model.method).__name__} has no classifier; "
                 "fine-tune it first (configs/finetune_*.py)"
             )
+        names = class_names(model.data, args.class_names, model.method.num_classes)
         judge = partial(video_probabilities, context.method, context.params, context.extra)
         split = context.data.eval_split
         table = context.map_examples(
@@ -64,7 +65,6 @@ def predict(args: argparse.Namespace) -> list[dict]:
         rows = split_manifest(context.data, split).rows
         for number in context.missing[split]:
             print(f"note: {rows[number].key} can't be read", file=sys.stderr)
-    names = class_names(model.data, args.class_names, table["probability"].shape[1])
     out = []
     for index, probability in zip(table["index"], table["probability"]):
         best = np.argsort(-probability, kind="stable")[: args.top]
