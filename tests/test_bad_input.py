@@ -11,7 +11,7 @@ from jaxvid.core.config import ConfigError
 from jaxvid.data.clips import TooManyBadFiles
 from jaxvid.main import unknown_field
 from jaxvid.train import train
-from tests.data.videos import numbered_frames, write_audio, write_video
+from tests.data.videos import numbered_frames, write_bad_files, write_video
 from tests.runs import ROOT, smoke
 
 CONFIG = "small_video"
@@ -29,13 +29,7 @@ def folder(tmp_path_factory):
             write_video(path / f"{split}{i}.mp4", numbered_frames(12 + i, *odd), pix_fmt="yuv444p")
             lines.append(f"{split}{i}.mp4,{i % 4},{split}")
         lines += [f"{name}.mp4,{i % 4},{split}" for i, name in enumerate(BAD)]
-    good = (path / "train1.mp4").read_bytes()
-    (path / "zero.mp4").write_bytes(b"")
-    (path / "text.mp4").write_text("not a video\n" * 50)
-    (path / "no_end.mp4").write_bytes(good[: len(good) // 2])
-    (path / "folder.mp4").mkdir()
-    write_video(path / "single.mp4", numbered_frames(1))
-    write_audio(path / "audio.mp4")
+    write_bad_files(path)
     (path / "m.csv").write_text("\n".join(lines) + "\n")
     return path
 

@@ -81,8 +81,8 @@ def parse(arg: str | None, without: Sequence[str] = (), **defaults: Any) -> Vari
             except ValueError as error:
                 raise ConfigError(f"'{word}' after the colon: {error}") from error
         else:
-            words = (*SIZES, *(f"{n}=" if k is not bool else n for n, k in kinds.items()))
-            raise ConfigError(f"'{word}' after the colon: {suggest(word, words)}")
+            valid = (*SIZES, *(f"{n}=" if k is not bool else n for n, k in kinds.items()))
+            raise ConfigError(f"'{word}' after the colon: {suggest(word, valid)}")
     return variant
 
 

@@ -7,7 +7,7 @@ import pytest
 
 from jaxvid.data import decode
 from jaxvid.data.decode import VideoError, probe, read_frames
-from tests.data.videos import cut_video, numbered_frames, sequential, write_audio, write_video
+from tests.data.videos import cut_video, numbered_frames, sequential, write_bad_files, write_video
 
 DATA = os.environ.get("JAXVID_DATA", "")
 ZOO = Path(DATA) / "decode_zoo"
@@ -120,14 +120,7 @@ def test_frame_past_the_end_is_an_index_error(tmp_path):
 
 
 def test_every_bad_file_gives_one_named_error(tmp_path):
-    good = write_video(tmp_path / "good.mp4", numbered_frames(40))
-    data = good.read_bytes()
-    (tmp_path / "zero.mp4").write_bytes(b"")
-    (tmp_path / "text.mp4").write_text("not a video at all\n" * 50)
-    (tmp_path / "no_end.mp4").write_bytes(data[: len(data) // 2])
-    (tmp_path / "folder.mp4").mkdir()
-    write_video(tmp_path / "single.mp4", numbered_frames(1))
-    write_audio(tmp_path / "audio.m4a")
+    write_bad_files(tmp_path)
     reasons = {
         "missing.mp4": "no such file",
         "zero.mp4": "empty",
@@ -135,7 +128,7 @@ def test_every_bad_file_gives_one_named_error(tmp_path):
         "no_end.mp4": "can't be decoded|truncated",
         "folder.mp4": "folder",
         "single.mp4": r"has 1 frame",
-        "audio.m4a": "no video stream",
+        "audio.mp4": "no video stream",
     }
     for name, reason in reasons.items():
         with pytest.raises(VideoError, match=reason) as error:

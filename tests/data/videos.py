@@ -74,6 +74,18 @@ def sequential(path: Path) -> list[np.ndarray]:
         ]
 
 
+def write_bad_files(folder: Path) -> None:
+    """``zero``, ``text``, ``no_end``, ``folder``, ``single`` and ``audio``, all ending in .mp4."""
+    whole = write_video(folder / "whole.mp4", numbered_frames(40)).read_bytes()
+    (folder / "whole.mp4").unlink()
+    (folder / "zero.mp4").write_bytes(b"")
+    (folder / "text.mp4").write_text("not a video at all\n" * 50)
+    (folder / "no_end.mp4").write_bytes(whole[: len(whole) // 2])
+    (folder / "folder.mp4").mkdir()
+    write_video(folder / "single.mp4", numbered_frames(1))
+    write_audio(folder / "audio.mp4")
+
+
 def write_audio(path: Path) -> None:
     """A file with sound and no pictures."""
     with av.open(str(path), "w") as container:
