@@ -214,7 +214,6 @@ def restore_or_init(run: Run, saver: Checkpointer):
     if not run.init_from:
         return state, "fresh", []
     state, matches = init_from(state, run.init_from, read_weights)
-    state = state.replace(ema=state.params if run.config.ema else state.ema)
     state = jax.tree.map(jax.device_put, state, run.state_shardings)
     if run.config.ema:  # a copy, since the step donates both
         state = state.replace(ema=jax.tree.map(jnp.copy, state.params))
