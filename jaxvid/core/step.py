@@ -115,10 +115,11 @@ def make_train_step(
     def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, dict[str, jax.Array]]:
         key = jax.random.fold_in(jax.random.wrap_key_data(state.key), state.step)
         epoch = state.step.astype(jnp.float32) / run.steps_per_epoch
-        ctx = Context(
-            state.step, run.total_steps, epoch, True, jax.random.fold_in(key, 1), names, run=run
-        )
         rows = next(iter(batch.values())).shape[0]
+        # Rows fold in 0 .. rows - 1; what belongs to the whole batch takes the next number.
+        ctx = Context(
+            state.step, run.total_steps, epoch, True, jax.random.fold_in(key, rows), names, run=run
+        )
         row_keys = jax.vmap(jax.random.fold_in, (None, 0))(key, jnp.arange(rows))
         augment_keys, loss_keys = jax.vmap(jax.random.split, out_axes=1)(row_keys)
         batch = method.augment(dict(batch, rng=augment_keys), ctx)

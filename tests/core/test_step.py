@@ -163,6 +163,20 @@ def test_same_seed_is_bit_equal_and_steps_differ(batch):
     assert first["draw"] == again["draw"] != once["draw"]
 
 
+def test_the_batch_shares_no_key_with_its_rows(batch):
+    class Keys(Toy):
+        def augment(self, batch, ctx):
+            seen.append([jax.random.key_data(k) for k in (batch["rng"], jax.random.split(ctx.key))])
+            return super().augment(batch, ctx)
+
+    opt, state = setup(Toy(), batch)
+    seen = []
+    step.make_train_step(Keys(), RUN, opt, [(Objective(trains="w"), True)])(state, batch)
+    rows, whole = (set(map(tuple, np.asarray(keys).tolist())) for keys in seen[0])
+    assert len(rows) == 8
+    assert not rows & whole
+
+
 @pytest.mark.parametrize(
     "plan, message",
     [
