@@ -2,6 +2,8 @@
 
 from setuptools import find_packages, setup
 
+TEST = ["pytest", "pytest-timeout", "pytest-xdist"]
+TEST += ["ruff", "pillow", "nbclient", "nbformat", "ipykernel"]
 REQUIRES = [
     "absl-py",
     "array-record",
@@ -35,7 +37,7 @@ setup(
         "cpu": ["jax>=0.10.0"],
         "cuda": ["jax[cuda13]>=0.10.0"],
         "tpu": ["jax[tpu]>=0.10.0"],
-        "test": ["pytest", "pytest-xdist", "ruff", "pillow", "nbclient", "nbformat", "ipykernel"],
+        "test": TEST,
         "torch": ["torch"],
     },
     entry_points={"console_scripts": ["jaxvid = jaxvid.main:run"]},

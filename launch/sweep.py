@@ -120,9 +120,15 @@ def make_jobs(
       out: folder of the workdirs, ``<out>/<name>/seed<k>``.
       seeds: instead of those of the sweep.
       overrides: further ``field=value`` for every run, such as ``steps=10``.
+
+    Raises:
+      ConfigError: a seed is named twice.
     """
+    seeds = tuple(sweep.get("seeds", (0,)) if seeds is None else seeds)
+    if len(set(seeds)) < len(seeds):
+        raise ConfigError(f"seeds {', '.join(map(str, seeds))}: one is named twice")
     jobs = []
-    for seed in sweep.get("seeds", (0,)) if seeds is None else seeds:
+    for seed in seeds:
         for run in sweep["runs"]:
             workdir = Path(out) / run["name"] / f"seed{seed}"
             values = {**run.get("overrides", {}), "seed": seed}
@@ -290,6 +296,10 @@ def _explain(job: Job, status: str) -> str:
     return "it saved its state; the same command goes on"
 
 
+def _integers(text: str) -> list[int]:
+    return [int(word) for word in text.split(",")]
+
+
 def main(argv: list[str] | None = None, program: Sequence[str] = PROGRAM) -> int:
     """Command line; returns 0 when every run is done."""
     parser = argparse.ArgumentParser(
@@ -299,18 +309,21 @@ def main(argv: list[str] | None = None, program: Sequence[str] = PROGRAM) -> int
     )
     parser.add_argument("sweep", help="sweep file, argument after a colon")
     parser.add_argument("--out", required=True, help="folder of the workdirs and compare.html")
-    parser.add_argument("--seeds", help="such as 0,1,2; default: those of the sweep file")
+    parser.add_argument(
+        "--seeds", type=_integers, help="such as 0,1,2; default: those of the sweep file"
+    )
     parser.add_argument("--set", nargs="*", default=[], metavar="FIELD=VALUE", help="for all runs")
     parser.add_argument("--jobs", type=int, default=1, help="runs at once (Linux)")
     parser.add_argument("--dry-run", action="store_true", help="list the commands and leave")
     args = parser.parse_args(argv)
     try:
         sweep = read_sweep(args.sweep)
+        jobs = make_jobs(sweep, args.out, args.seeds, args.set)
+        if args.jobs < 1:
+            raise ConfigError(f"--jobs={args.jobs}: at least 1 is needed")
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    seeds = None if args.seeds is None else [int(s) for s in args.seeds.split(",")]
-    jobs = make_jobs(sweep, args.out, seeds, args.set)
     if args.dry_run:
         for job in jobs:
             print(f"{job.record.get('status', 'new'):<12} {shlex.join(['python', *program[1:]])}"

@@ -59,6 +59,7 @@ def test_too_many_bad_files_end_the_run_in_one_error(folder, tmp_path):
     assert ".mp4: " in first and ".mp4: " in second
 
 
+@pytest.mark.timeout(120)  # it would look for a good file for ever
 def test_a_manifest_without_one_good_file(folder, tmp_path):
     (folder / "bad.csv").write_text(
         "path,split\n" + "".join(f"{b}.mp4,{s}\n" for s in ("train", "test") for b in BAD)

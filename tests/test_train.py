@@ -39,7 +39,9 @@ def test_what_a_run_writes(reference):
     rows = read_json_lines(reference / "metrics.jsonl")
     assert [row["step"] for row in rows] == [2, 4, 6, 8]
     assert {"loss", "lr/default", "grad_norm/default", "input_wait", "clips_per_s"} <= set(rows[0])
-    assert "FLOPs/step" in (reference / "banner.txt").read_text()
+    banner = (reference / "banner.txt").read_text()
+    assert "FLOPs/step" in banner
+    assert "optimiser 'default'" in banner
     assert json.loads((reference / "config.json").read_text())["method"]["name"] == "videomae"
     assert "jax" in json.loads((reference / "versions.json").read_text())
     assert (reference / "report.html").stat().st_size > 10_000

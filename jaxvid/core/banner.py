@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 from clu import parameter_overview
 
-from jaxvid.core import trees
+from jaxvid.core import optim, trees
 from jaxvid.core.flops import jaxpr_flops, peak_flops
 from jaxvid.core.run import Run
 from jaxvid.core.writers import human
@@ -103,5 +103,14 @@ def match_table(matches: list[tuple[str, str, str]]) -> str:
 
 
 def parameter_table(run: Run) -> str:
-    """clu's overview of all parameters with their shapes."""
-    return parameter_overview.get_parameter_overview(run.abstract_state.params, include_stats=False)
+    """clu's overview of all parameters with their shapes, and how each group of them is trained."""
+    params = run.abstract_state.params
+    lines = [parameter_overview.get_parameter_overview(params, include_stats=False), ""]
+    for name, optimiser in run.optimisers.items():
+        own = trees.select(trees.flatten(params), optimiser.trains)
+        lines.append(f"optimiser '{name}'  rate x  weight decay  parameters  such as")
+        for row in optim.describe(run.optim_config(name), own):
+            rate = f"{row.multiplier:.4g}" if row.multiplier else "frozen"
+            size = human(row.num_params)
+            lines.append(f"{rate:>20}{row.weight_decay:>14.4g}{size:>12}  {row.example}")
+    return "\n".join(lines)

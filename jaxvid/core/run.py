@@ -82,7 +82,7 @@ class Run:
 
     def __init__(self, config: ConfigDict, devices=None):
         self.config = from_config(RunConfig, config, "config")
-        self.source = config
+        self.source = config.copy_and_resolve_references()  # the caller's stays as it is
         self._traced: dict = {}
         self.data: DataConfig = from_config(DataConfig, self.config.data, "config.data")
         self.method: Method = make_method(self._with_classes())

@@ -1,7 +1,7 @@
 """Where figures go: JSON lines, TensorBoard and the terminal.
 
-The writers have the method names of clu's ``MetricWriter`` (``write_scalars``, ``write_texts``,
-``write_images``, ``flush``, ``close``), whose own module needs TensorFlow.
+The writer has the method names of clu's ``MetricWriter`` (``write_scalars``, ``flush``, ``close``),
+whose own module needs TensorFlow.
 """
 
 import json
@@ -11,7 +11,6 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 
-import numpy as np
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from tensorboardX import SummaryWriter
@@ -63,16 +62,6 @@ class Writer:
         append_json(self.path, {"step": step, "seconds": round(self.seconds, 3), **finite})
         for name, value in row.items():
             self._board.add_scalar(name, value, step)
-
-    def write_texts(self, step: int, texts: Mapping[str, str]) -> None:
-        """Texts to TensorBoard."""
-        for name, text in texts.items():
-            self._board.add_text(name, text, step)
-
-    def write_images(self, step: int, images: Mapping[str, np.ndarray]) -> None:
-        """uint8 (H, W, 3) pictures to TensorBoard."""
-        for name, image in images.items():
-            self._board.add_image(name, image, step, dataformats="HWC")
 
     def flush(self) -> None:
         """Hand everything to the file system."""

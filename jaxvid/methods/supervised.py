@@ -44,7 +44,6 @@ class Supervised(Method):
     """
 
     coupling: ClassVar[Literal["none", "batch"]] = "none"
-    needs_labels: ClassVar[bool] = True
 
     encoder: VitConfig = vit_config("B")
     num_classes: int = 0

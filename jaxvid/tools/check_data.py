@@ -2,7 +2,8 @@
 
 python -m jaxvid.tools.check_data --manifest=my.csv --out=my_clean.csv
 
-Exit code: 0 all files decode, 1 some don't (the list says why), 2 the manifest itself is wrong.
+A clip (columns start, end) without a frame is bad too, such as one after the end of its file.
+Exit code: 0 all is good, 1 some is not (the list says why), 2 the manifest itself is wrong.
 """
 
 import argparse
@@ -11,7 +12,7 @@ import io
 import os
 import sys
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -23,33 +24,57 @@ from jaxvid.core.config import UserError
 from jaxvid.data.decode import VideoError, iterate_frames, probe
 from jaxvid.data.manifest import load_manifest, read_table, write_atomic
 
+Cut = tuple[float | None, float | None]
+WHOLE: Cut = (None, None)
+
 
 class Check(NamedTuple):
-    """What was found in one file; ``error`` is "" for a good one."""
+    """What was found in one file.
+
+    Attributes:
+      frames: that decode.
+      size: width and height, pixels.
+      errors: what is wrong with the clips (seconds from, to) of this file; with the whole file
+        under :data:`WHOLE`.
+    """
 
     frames: int
     size: tuple[int, int]
-    error: str
+    errors: dict[Cut, str]
+
+    def error(self, cut: Cut) -> str:
+        """What is wrong with one clip, "" if nothing."""
+        return self.errors.get(WHOLE) or self.errors.get(cut, "")
 
 
-def check_file(path: str) -> Check:
-    """Decode the whole file, and one frame to a picture."""
+def check_file(path: str, cuts: Iterable[Cut] = ()) -> Check:
+    """Decode the whole file, and one frame to a picture; look for the frames of every clip."""
     try:
         index = probe(path, exact=True)
         _, picture = next(iterate_frames(path))
-        return Check(index.num_frames, (picture.shape[1], picture.shape[0]), "")
     except VideoError as error:
-        return Check(0, (0, 0), error.reason)
+        return Check(0, (0, 0), {WHOLE: error.reason})
+    errors = {}
+    for cut in cuts:
+        try:
+            first, last = index.between(*cut)
+            if first >= last:
+                errors[cut] = f"no frames from second {cut[0]} to {cut[1]}"
+        except ValueError as error:
+            errors[cut] = str(error)
+    return Check(index.num_frames, (picture.shape[1], picture.shape[0]), errors)
 
 
 def check_files(
-    paths: Iterable[str], jobs: int, report: Callable[[int], None] = lambda done: None
+    clips: Iterable[tuple[str, Cut]], jobs: int, report: Callable[[int], None] = lambda done: None
 ) -> dict[str, Check]:
-    """:func:`check_file` of every distinct path, ``jobs`` at a time."""
-    paths = list(dict.fromkeys(paths))
+    """:func:`check_file` of every distinct path with all its clips, ``jobs`` at a time."""
+    cuts = defaultdict(list)
+    for path, cut in clips:
+        cuts[path].append(cut)
     results = {}
     with ThreadPoolExecutor(jobs) as pool:
-        for path, result in zip(paths, pool.map(check_file, paths)):
+        for path, result in zip(cuts, pool.map(check_file, cuts, cuts.values())):
             results[path] = result
             report(len(results))
     return results
@@ -78,21 +103,23 @@ def main(argv: list[str] | None = None) -> int:
         return 2
     wrong = _check_rows(args, table)
     folder = Path(args.root or Path(args.manifest).parent)
-    start, paths = time.monotonic(), [str(folder / row["path"]) for row in table]
+    start = time.monotonic()
+    clips = [(str(folder / row["path"]), WHOLE if wrong else _cut(row)) for row in table]
 
     def report(done: int) -> None:
         if done % 500 == 0:
             print(f"{done:,} files, {done / (time.monotonic() - start):.0f} per second", flush=True)
 
-    checks = check_files(paths, args.jobs, report)
+    checks = check_files(clips, args.jobs, report)
     _print_summary(checks, time.monotonic() - start)
-    bad = {path: check.error for path, check in checks.items() if check.error}
-    for path, reason in list(bad.items())[: args.show]:
-        print(f"bad: {path}: {reason}")
+    reasons = [checks[path].error(cut) for path, cut in clips]
+    bad = {f"{path}: {reason}" for (path, _), reason in zip(clips, reasons) if reason}
+    for line in sorted(bad)[: args.show]:
+        print(f"bad: {line}")
     if len(bad) > args.show:
         print(f"... and {len(bad) - args.show:,} more")
     if args.out:
-        rows = [row for row, path in zip(table, paths) if path not in bad]
+        rows = [row for row, reason in zip(table, reasons) if not reason]
         _write_clean(Path(args.out), rows, folder, args)
         print(f"wrote {args.out}: {len(rows):,} of {len(table):,} rows")
     if wrong:
@@ -111,8 +138,12 @@ def _check_rows(args: argparse.Namespace, table: list[dict]) -> str:
     return ""
 
 
+def _cut(row: dict[str, str]) -> Cut:
+    return tuple(float(row[name]) if row.get(name) else None for name in ("start", "end"))
+
+
 def _print_summary(checks: dict[str, Check], seconds: float) -> None:
-    good = [check for check in checks.values() if not check.error]
+    good = [check for check in checks.values() if not check.errors]
     print(
         f"{len(checks):,} files in {seconds:.1f} s: {len(good):,} good, "
         f"{len(checks) - len(good):,} bad"

@@ -201,6 +201,16 @@ def test_mistakes_in_a_sweep_file_are_named(write, runs, rest, message):
         sweep.read_sweep(write(runs, **rest))
 
 
+@pytest.mark.parametrize(
+    "flag, message", [("--seeds=0,1,0", "one is named twice"), ("--jobs=0", "at least 1")]
+)
+def test_mistakes_in_flags_are_named(write, tmp_path, capsys, flag, message):
+    path = write([{"name": "a", "config": "c.py"}])
+    assert sweep.main([path, f"--out={tmp_path / 'o'}", flag]) == 2
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "o").exists()
+
+
 def test_stored_sweeps_are_valid():
     files = [p for p in (ROOT / "configs/sweeps").glob("*.py") if p.name != "__init__.py"]
     assert files

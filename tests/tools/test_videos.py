@@ -56,6 +56,18 @@ def test_check_data_reports_wrong_manifests(folder, capsys):
     assert "4 good, 1 bad" in captured.out
 
 
+def test_check_data_finds_clips_after_the_end_of_their_file(folder, capsys):
+    (folder / "cuts.csv").write_text(
+        "path,start,end\nvideos/0.mp4,0,0.5\nvideos/0.mp4,90,95\nvideos/1.mp4,,\nvideos/2.mp4,0,1\n"
+    )
+    clean = folder / "clean.csv"
+    assert check_data.main([f"--manifest={folder}/cuts.csv", f"--out={clean}"]) == 1
+    out = capsys.readouterr().out
+    assert "0.mp4: no frames from second 90.0 to 95.0" in out
+    assert "wrote" in out and "2 of 4 rows" in out
+    assert clean.read_text().splitlines()[1:] == ["videos/0.mp4,0,0.5", "videos/1.mp4,,"]
+
+
 def test_pack_videos_keeps_every_frame_and_resumes(folder, capsys):
     arguments = [f"--manifest={folder}/m.csv", f"--out={folder}/packed", "--short_side=48"]
     assert pack_videos.main([*arguments, "--gop=8", "--jobs=2"]) == 1
