@@ -1,0 +1,228 @@
+"""3-D convolution and max pooling: one call site each, in the form that a device is fast at.
+
+On a CPU the compiler's own gradients of a strided 3-D convolution and of a max pool are one to two
+orders of magnitude slower than those of the same sums written as 2-D convolutions, matrix products
+and shifted maxima. GPU and TPU compilers know the direct forms. Parameters and numbers are the same.
+"""
+
+import functools
+from collections.abc import Callable
+from typing import Literal
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jax import Array, lax
+
+from jaxvid.core.config import ConfigError, choose
+
+Triple = tuple[int, int, int]
+Padding = tuple[int | tuple[int, int], ...]
+ConvImpl = Literal["auto", "direct", "decomposed"]
+kaiming = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
+
+
+def conv3d(
+    x: Array,
+    kernel: Array,
+    stride: Triple = (1, 1, 1),
+    padding: Padding = (0, 0, 0),
+    impl: ConvImpl = "auto",
+) -> Array:
+    """3-D convolution (cross-correlation) over time, height and width.
+
+    Args:
+      x: (B, T, H, W, C).
+      kernel: (kt, kh, kw, C, D).
+      stride: over (T, H, W).
+      padding: zeros at the ends of (T, H, W): a number for both ends or a pair (before, after).
+      impl: "direct" (one convolution), "decomposed" (for every kernel frame a 2-D convolution over
+        B * T' frames, a matrix product where kh = kw = 1), or "auto": decomposed where the program
+        is lowered for a CPU, else direct.
+
+    Returns:
+      (B, T', H', W', D) in the dtype of ``x``.
+
+    Raises:
+      ConfigError: the kernel is larger than the padded clip, or is made for other channels.
+    """
+    pads = _pairs(padding)
+    _check_window(x, kernel.shape[:3], pads, "conv3d")
+    if kernel.shape[3] != x.shape[-1]:
+        raise ConfigError(f"conv3d: kernel for {kernel.shape[3]} channels, clip has {x.shape[-1]}")
+    forms = _by_impl(impl, _conv_direct, _conv_decomposed, "conv3d")
+    return _run(_transpose, *(functools.partial(f, stride, pads) for f in forms), x, kernel)
+
+
+def max_pool(
+    x: Array,
+    window: Triple,
+    stride: Triple,
+    padding: Padding = (0, 0, 0),
+    fill: float = -jnp.inf,
+    ceil: bool = False,
+    impl: ConvImpl = "auto",
+) -> Array:
+    """Maximum over space-time windows; of equal values the first in raster order has the gradient.
+
+    Args:
+      x: (B, T, H, W, C).
+      window, stride: over (T, H, W).
+      padding: as of :func:`conv3d`.
+      fill: value of the padding; anything but -inf can become a maximum.
+      ceil: also count a last window that is partly beyond the padded end.
+      impl: "direct" (one window reduction), "decomposed" (shifted maxima, one axis after the
+        other), or "auto" as of :func:`conv3d`.
+
+    Returns:
+      (B, T', H', W', C).
+
+    Raises:
+      ConfigError: the window is larger than the padded clip.
+    """
+    pads = _pairs(padding)
+    _check_window(x, window, pads, "max_pool")
+    if fill != -jnp.inf:
+        x = jnp.pad(x, ((0, 0), *pads, (0, 0)), constant_values=fill)
+        pads = _pairs((0, 0, 0))
+    if ceil:
+        pads = tuple(map(_ceil_pads, x.shape[1:4], window, stride, pads))
+    forms = _by_impl(impl, _pool_direct, _pool_shifted, "max_pool")
+    return _run(_pull, *(functools.partial(f, window, stride, pads) for f in forms), x)
+
+
+class Conv3d(nn.Module):
+    """3-D convolution with parameters ``kernel`` (kt, kh, kw, C, D) and, if asked for, ``bias``.
+
+    Attributes:
+      features: output channels D.
+      kernel: size over (T, H, W).
+      padding: as of :func:`conv3d`; None = half the kernel at both ends.
+      dtype: of the computation; parameters are f32.
+    """
+
+    features: int
+    kernel: Triple
+    stride: Triple = (1, 1, 1)
+    padding: Padding | None = None
+    use_bias: bool = False
+    kernel_init: nn.initializers.Initializer = kaiming
+    impl: ConvImpl = "auto"
+    dtype: str = "float32"
+
+    @nn.compact
+    def __call__(self, x: Array) -> Array:
+        """(B, T, H, W, C) to (B, T', H', W', features)."""
+        shape = (*self.kernel, x.shape[-1], self.features)
+        kernel = self.param("kernel", self.kernel_init, shape).astype(self.dtype)
+        padding = tuple(k // 2 for k in self.kernel) if self.padding is None else self.padding
+        x = conv3d(x.astype(self.dtype), kernel, self.stride, padding, self.impl)
+        if self.use_bias:
+            bias = self.param("bias", nn.initializers.zeros, (self.features,))
+            x = x + bias.astype(self.dtype)
+        return x
+
+
+def _pairs(padding: Padding) -> tuple[tuple[int, int], ...]:
+    return tuple((p, p) if isinstance(p, int) else tuple(p) for p in padding)
+
+
+def _check_window(x, window, pads, where):
+    sizes = [n + sum(pad) for n, pad in zip(x.shape[1:4], pads)]
+    if any(k > n for k, n in zip(window, sizes)):
+        raise ConfigError(
+            f"{where}: window {tuple(window)} is larger than the padded clip {tuple(sizes)}"
+        )
+
+
+def _by_impl(impl, direct, decomposed, where):
+    """(form on a CPU, form elsewhere)."""
+    forms = {
+        "auto": (decomposed, direct),
+        "direct": (direct, direct),
+        "decomposed": (decomposed, decomposed),
+    }
+    return choose(impl, forms, where)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1, 2))
+def _run(pull: Callable, cpu: Callable, other: Callable, *args: Array) -> Array:
+    """``cpu(*args)`` or ``other(*args)`` by platform; only ``args`` are kept for the gradient.
+
+    Left to itself, differentiation would keep the intermediate values of both forms.
+    """
+    return lax.platform_dependent(*args, cpu=cpu, default=other)
+
+
+def _run_backward(pull, cpu, other, args, grad):
+    forms = {"cpu": functools.partial(pull, cpu), "default": functools.partial(pull, other)}
+    return lax.platform_dependent(args, grad, **forms)
+
+
+_run.defvjp(lambda pull, *forms_and_args: (_run(pull, *forms_and_args), forms_and_args[2:]),
+            _run_backward)  # fmt: skip
+
+
+def _pull(form, args, grad):
+    return jax.vjp(form, *args)[1](grad)
+
+
+def _transpose(form, args, grad):
+    """Gradients of a form that is linear in either argument: the forward pass isn't run again."""
+    x, kernel = args
+    dx = jax.linear_transpose(lambda x: form(x, kernel), x)(grad)
+    dkernel = jax.linear_transpose(lambda kernel: form(x, kernel), kernel)(grad)
+    return *dx, *dkernel
+
+
+def _conv_direct(stride, pads, x, kernel):
+    dims = ("NDHWC", "DHWIO", "NDHWC")
+    return lax.conv_general_dilated(x, kernel, stride, pads, dimension_numbers=dims)
+
+
+def _conv_decomposed(stride, pads, x, kernel):
+    x = jnp.pad(x, ((0, 0), pads[0], *[(0, 0)] * 3))
+    frames = _shifts(x, 1, kernel.shape[0], stride[0])
+    return sum(_conv_frames(stride[1:], pads[1:], f, k) for f, k in zip(frames, kernel))
+
+
+def _conv_frames(stride, pads, x, kernel):
+    """2-D convolution of every frame of x (B, T, H, W, C) with a kernel (kh, kw, C, D)."""
+    if kernel.shape[:2] == (1, 1) and not any(map(any, pads)):
+        return x[:, :, :: stride[0], :: stride[1]] @ kernel[0, 0]
+    flat = x.reshape(-1, *x.shape[2:])
+    dims = ("NHWC", "HWIO", "NHWC")
+    out = lax.conv_general_dilated(flat, kernel, stride, pads, dimension_numbers=dims)
+    return out.reshape(*x.shape[:2], *out.shape[1:])
+
+
+def _pool_direct(window, stride, pads, x):
+    return nn.max_pool(x, window, stride, pads)
+
+
+def _pool_shifted(window, stride, pads, x):
+    # Last axis first: then the first of equal values in every axis is the first in raster order.
+    for axis, size, step, pad in reversed(list(zip((1, 2, 3), window, stride, pads))):
+        widths = [pad if i == axis else (0, 0) for i in range(x.ndim)]
+        padded = jnp.pad(x, widths, constant_values=-jnp.inf)
+        x = functools.reduce(_larger, _shifts(padded, axis, size, step))
+    return x
+
+
+def _larger(a, b):
+    """Maximum that keeps NaN and gives the whole gradient to ``a`` where both are equal."""
+    return jnp.where((a >= b) | (a != a), a, b)
+
+
+def _shifts(x, axis, size, step):
+    """For every place in a window of ``size``: the values that the windows have there."""
+    span = (x.shape[axis] - size) // step * step + 1
+    return [lax.slice_in_dim(x, i, i + span, step, axis) for i in range(size)]
+
+
+def _ceil_pads(length, size, step, pad):
+    """(before, after) that makes room for a last window which starts inside the clip."""
+    windows = -(-(length + sum(pad) - size) // step) + 1
+    if (windows - 1) * step >= length + pad[0]:
+        windows -= 1
+    return pad[0], max(pad[1], (windows - 1) * step + size - length - pad[0])
