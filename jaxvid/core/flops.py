@@ -58,7 +58,9 @@ def _equation(eqn: jex.JaxprEqn) -> int:
     if name == "conv_general_dilated":
         kernel = eqn.invars[1].aval.shape
         out_features = kernel[eqn.params["dimension_numbers"].rhs_spec[0]]
-        return 2 * eqn.outvars[0].aval.size * math.prod(kernel) // out_features
+        # The gradient of a strided convolution is one over an input spread out with zeros.
+        zeros = math.prod(eqn.params["lhs_dilation"])
+        return 2 * eqn.outvars[0].aval.size * math.prod(kernel) // (out_features * zeros)
     inner = sum(jaxpr_flops(sub) for sub in _bodies(eqn))
     if name == "cond":
         return max((jaxpr_flops(sub) for sub in _bodies(eqn)), default=0)

@@ -6,9 +6,9 @@ from pathlib import Path
 from jaxvid.core import trees
 from jaxvid.core.checkpoint import read_model
 from jaxvid.core.types import Tree
-from jaxvid.interop.families import FIXED_TABLES, detect_family, family_rules
+from jaxvid.interop.families import carries_weights, detect_family, family_rules
 from jaxvid.interop.read import read_state
-from jaxvid.interop.rules import InteropError, import_state
+from jaxvid.interop.rules import InteropError, import_state, split_statistics
 
 
 def read_checkpoint(path: str | Path) -> tuple[dict[str, Tree], dict, int]:
@@ -18,7 +18,8 @@ def read_checkpoint(path: str | Path) -> tuple[dict[str, Tree], dict, int]:
     length suggests (a square image, 8 token frames where that divides).
 
     Returns:
-      ``({"params": tree}, {"family": name}, 0)``.
+      ``({"params": tree, "extra": tree}, {"family": name}, 0)``; "extra" holds the running
+      statistics of convolutional networks under "batch_stats", else nothing.
 
     Raises:
       InteropError: unreadable, or of no known family.
@@ -27,14 +28,16 @@ def read_checkpoint(path: str | Path) -> tuple[dict[str, Tree], dict, int]:
     family = detect_family(state)
     rules = family_rules(family)
     flat, unused = import_state(state, rules)
-    unknown = [name for name in unused if name not in FIXED_TABLES]
+    unknown = [name for name in unused if carries_weights(name)]
     if unknown:
         raise InteropError(f"{path}: names that '{family}' doesn't know: {', '.join(unknown)}")
     kinds = {rule.path: rule.kind for rule in rules}
     for name, array in flat.items():
         if kinds[name] == "table":
             flat[name] = array.reshape(*_grid(name, array.shape[1]), array.shape[2])
-    return {"params": trees.unflatten(flat)}, {"family": family}, 0
+    params, stats = map(trees.unflatten, split_statistics(flat, rules))
+    extra = {"batch_stats": stats} if stats else {}
+    return {"params": params, "extra": extra}, {"family": family}, 0
 
 
 def read_weights(path: str | Path) -> tuple[dict[str, Tree], dict, int]:

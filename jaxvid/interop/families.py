@@ -3,33 +3,23 @@
 from collections.abc import Iterable
 
 from jaxvid.core.config import choose
-from jaxvid.interop.rules import InteropError, Rule
-
-
-def _dense(torch: str, path: str) -> list[Rule]:
-    return [
-        Rule(f"{torch}.weight", f"{path}/kernel", "linear"),
-        Rule(f"{torch}.bias", f"{path}/bias"),
-    ]
+from jaxvid.interop.conv_families import CONV_FAMILIES, CONV_MARKS
+from jaxvid.interop.rules import InteropError, Rule, dense_rules, under
 
 
 def _norm(torch: str, path: str) -> list[Rule]:
     return [Rule(f"{torch}.weight", f"{path}/scale"), Rule(f"{torch}.bias", f"{path}/bias")]
 
 
-def _under(rules: Iterable[Rule], torch: str, path: str) -> list[Rule]:
-    return [rule.within(torch, path) for rule in rules]
-
-
 BLOCK = [
     *_norm("norm1", "norm1"),
-    *_dense("attn.qkv", "attn/qkv"),
+    *dense_rules("attn.qkv", "attn/qkv"),
     Rule("attn.q_bias", "attn/q_bias"),
     Rule("attn.v_bias", "attn/v_bias"),
-    *_dense("attn.proj", "attn/proj"),
+    *dense_rules("attn.proj", "attn/proj"),
     *_norm("norm2", "norm2"),
-    *_dense("mlp.fc1", "mlp/fc1"),
-    *_dense("mlp.fc2", "mlp/fc2"),
+    *dense_rules("mlp.fc1", "mlp/fc1"),
+    *dense_rules("mlp.fc2", "mlp/fc2"),
 ]
 # MAE-ST keeps q, k and v apart; here they are columns of one matrix.
 SPLIT_BLOCK = [rule for rule in BLOCK if not rule.torch.startswith("attn.q")] + [
@@ -47,31 +37,31 @@ PATCH_EMBED = [
 VIT = [
     *PATCH_EMBED,
     Rule("pos_embed", "pos_embed/table", "table"),
-    *_under(BLOCK, "blocks.{i}.", "blocks/"),
+    *under(BLOCK, "blocks.{i}.", "blocks/"),
     *_norm("norm", "norm"),
 ]
 VIDEOMAE_DECODER_ENDS = [
     Rule("encoder_to_decoder.weight", "decoder/embed/kernel", "linear"),
     Rule("mask_token", "decoder/mask_token"),
     *_norm("decoder.norm", "decoder/norm"),
-    *_dense("decoder.head", "decoder/head"),
+    *dense_rules("decoder.head", "decoder/head"),
 ]
 VIDEOMAE_PRETRAIN = [
-    *_under(VIT, "encoder.", "encoder/"),
-    *_under(BLOCK, "decoder.blocks.{i}.", "decoder/blocks/"),
+    *under(VIT, "encoder.", "encoder/"),
+    *under(BLOCK, "decoder.blocks.{i}.", "decoder/blocks/"),
     *VIDEOMAE_DECODER_ENDS,
 ]
 VIDEOMAE_FINETUNE = [
-    *_under(VIT, "", "encoder/"),
+    *under(VIT, "", "encoder/"),
     *_norm("fc_norm", "fc_norm"),
-    *_dense("head", "head"),
+    *dense_rules("head", "head"),
 ]
 ADAMAE_SAMPLER = [
     Rule("pos_embed_probs", "pos_embed", "table"),
-    *_under(BLOCK, "get_token_probs.0.", "block/"),
-    *_dense("get_token_probs.1", "head"),
+    *under(BLOCK, "get_token_probs.0.", "block/"),
+    *dense_rules("get_token_probs.1", "head"),
 ]
-ADAMAE_PRETRAIN = [*VIDEOMAE_PRETRAIN, *_under(ADAMAE_SAMPLER, "encoder.", "sampler/")]
+ADAMAE_PRETRAIN = [*VIDEOMAE_PRETRAIN, *under(ADAMAE_SAMPLER, "encoder.", "sampler/")]
 
 
 def _separable(prefix: str) -> list[Rule]:
@@ -84,22 +74,22 @@ def _separable(prefix: str) -> list[Rule]:
 
 
 MAEST_PRETRAIN = [
-    *_under(
+    *under(
         [
             *PATCH_EMBED,
             *_separable(""),
-            *_under(SPLIT_BLOCK, "blocks.{i}.", "blocks/"),
+            *under(SPLIT_BLOCK, "blocks.{i}.", "blocks/"),
             *_norm("norm", "norm"),
         ],
         "",
         "encoder/",
     ),
-    *_under(_separable("decoder_"), "", "decoder/"),
-    *_dense("decoder_embed", "decoder/embed"),
+    *under(_separable("decoder_"), "", "decoder/"),
+    *dense_rules("decoder_embed", "decoder/embed"),
     Rule("mask_token", "decoder/mask_token"),
-    *_under(SPLIT_BLOCK, "decoder_blocks.{i}.", "decoder/blocks/"),
+    *under(SPLIT_BLOCK, "decoder_blocks.{i}.", "decoder/blocks/"),
     *_norm("decoder_norm", "decoder/norm"),
-    *_dense("decoder_pred", "decoder/head"),
+    *dense_rules("decoder_pred", "decoder/head"),
 ]
 
 # The form in which the transformers library publishes VideoMAE.
@@ -111,26 +101,26 @@ HF_BLOCK = [
     ),
     Rule("attention.attention.q_bias", "attn/q_bias"),
     Rule("attention.attention.v_bias", "attn/v_bias"),
-    *_dense("attention.output.dense", "attn/proj"),
+    *dense_rules("attention.output.dense", "attn/proj"),
     *_norm("layernorm_after", "norm2"),
-    *_dense("intermediate.dense", "mlp/fc1"),
-    *_dense("output.dense", "mlp/fc2"),
+    *dense_rules("intermediate.dense", "mlp/fc1"),
+    *dense_rules("output.dense", "mlp/fc2"),
 ]
 HF_VIT = [
     Rule("embeddings.patch_embeddings.projection.weight", "patch_embed/kernel", "conv"),
     Rule("embeddings.patch_embeddings.projection.bias", "patch_embed/bias"),
-    *_under(HF_BLOCK, "encoder.layer.{i}.", "blocks/"),
+    *under(HF_BLOCK, "encoder.layer.{i}.", "blocks/"),
     *_norm("layernorm", "norm"),
 ]
 VIDEOMAE_HF_PRETRAIN = [
-    *_under(HF_VIT, "videomae.", "encoder/"),
-    *_under(HF_BLOCK, "decoder.decoder_layers.{i}.", "decoder/blocks/"),
+    *under(HF_VIT, "videomae.", "encoder/"),
+    *under(HF_BLOCK, "decoder.decoder_layers.{i}.", "decoder/blocks/"),
     *VIDEOMAE_DECODER_ENDS,
 ]
 VIDEOMAE_HF_FINETUNE = [
-    *_under(HF_VIT, "videomae.", "encoder/"),
+    *under(HF_VIT, "videomae.", "encoder/"),
     *_norm("fc_norm", "fc_norm"),
-    *_dense("classifier", "head"),
+    *dense_rules("classifier", "head"),
 ]
 
 FAMILIES: dict[str, list[Rule]] = {
@@ -140,6 +130,7 @@ FAMILIES: dict[str, list[Rule]] = {
     "maest_pretrain": MAEST_PRETRAIN,
     "videomae_hf_pretrain": VIDEOMAE_HF_PRETRAIN,
     "videomae_hf_finetune": VIDEOMAE_HF_FINETUNE,
+    **CONV_FAMILIES,
 }
 METHOD_OF = {
     "videomae_pretrain": "videomae",
@@ -149,7 +140,7 @@ METHOD_OF = {
     "videomae_hf_pretrain": "videomae",
     "videomae_hf_finetune": "supervised",
 }
-"""The method whose parameters a family has."""
+"""The method whose parameters a family has; the others are weights to start a method from."""
 # Arrays of public checkpoints that carry no weights of their own: fixed sine-cosine tables.
 FIXED_TABLES = (
     "encoder.pos_embed",
@@ -158,6 +149,11 @@ FIXED_TABLES = (
     "position_embeddings",
     "videomae.embeddings.position_embeddings",
 )
+
+
+def carries_weights(name: str) -> bool:
+    """Whether a torch name stands for something learned or averaged."""
+    return name not in FIXED_TABLES and not name.endswith("num_batches_tracked")
 
 
 def detect_family(names: Iterable[str]) -> str:
@@ -176,6 +172,7 @@ def detect_family(names: Iterable[str]) -> str:
         "videomae_pretrain": "encoder_to_decoder.weight",
         "maest_pretrain": "decoder_pos_embed_spatial",
         "videomae_finetune": "blocks.0.attn.q_bias",
+        **CONV_MARKS,
     }
     for family, mark in marks.items():
         if mark in names:

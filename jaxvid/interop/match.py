@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from jaxvid.interop.families import FIXED_TABLES, family_rules
+from jaxvid.interop.families import carries_weights, family_rules
 from jaxvid.interop.rules import Flat, InteropError, export_state, import_state
 from jaxvid.models.posemb import resize_table
 
@@ -31,7 +31,8 @@ def match(
     Args:
       state: arrays by torch name.
       family: which key map.
-      fresh: flat parameters of the model, for shapes and for what the checkpoint lacks.
+      fresh: flat parameters of the model, for shapes and for what the checkpoint lacks; running
+        statistics among them, whose paths ("mean", "var") no parameter has.
       may_stay_fresh: path prefixes that the checkpoint need not have, such as a new head.
 
     Returns:
@@ -47,9 +48,9 @@ def match(
     rules = [rule for rule in family_rules(family) if rule.path in fresh or rule.kind != "table"]
     imported, unused = import_state(state, rules)
     kinds = {rule.path: rule.kind for rule in rules}
-    wrong = [f"unknown in the checkpoint: {n}" for n in unused if n not in FIXED_TABLES]
+    wrong = [f"unknown in the checkpoint: {n}" for n in unused if carries_weights(n)]
     wrong += [f"not in the model: {path}" for path in imported if path not in fresh]
-    rows = [Row(n, "unused", str(np.shape(state[n]))) for n in unused if n in FIXED_TABLES]
+    rows = [Row(n, "unused", str(np.shape(state[n]))) for n in unused if not carries_weights(n)]
     flat = {}
     for path, target in fresh.items():
         shape = tuple(target.shape)

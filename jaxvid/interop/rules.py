@@ -10,7 +10,7 @@ import numpy as np
 
 from jaxvid.core.config import UserError
 
-Kind = Literal["vector", "linear", "conv", "table"]
+Kind = Literal["vector", "statistic", "linear", "conv", "table"]
 Flat = dict[str, np.ndarray]
 
 
@@ -25,8 +25,9 @@ class Rule:
     Attributes:
       torch: name; ``{i}`` stands for the number of a block, whose arrays are stacked.
       path: parameter path.
-      kind: "vector" (as it is), "linear" (out, in) <-> (in, out), "conv" (out, in, ...) <->
-        (..., in, out), "table" (1, N, D) <-> the shape of the parameter.
+      kind: "vector" (as it is), "statistic" (so too; a running average, no parameter), "linear"
+        (out, in) <-> (in, out), "conv" (out, in, ...) <-> (..., in, out), "table" (1, N, D) <-> the
+        shape of the parameter.
       part: (k, n): the torch array is the k-th of n equal parts of the last axis.
     """
 
@@ -38,6 +39,19 @@ class Rule:
     def within(self, torch: str, path: str) -> "Rule":
         """The same rule below prefixes ``torch`` and ``path``."""
         return dataclasses.replace(self, torch=torch + self.torch, path=path + self.path)
+
+
+def under(rules: Iterable[Rule], torch: str, path: str) -> list[Rule]:
+    """Rules below prefixes ``torch`` and ``path``."""
+    return [rule.within(torch, path) for rule in rules]
+
+
+def dense_rules(torch: str, path: str) -> list[Rule]:
+    """Rules of a linear layer with bias."""
+    return [
+        Rule(f"{torch}.weight", f"{path}/kernel", "linear"),
+        Rule(f"{torch}.bias", f"{path}/bias"),
+    ]
 
 
 def to_jax(array: np.ndarray, kind: Kind) -> np.ndarray:
@@ -85,6 +99,15 @@ def import_state(state: Mapping[str, np.ndarray], rules: Sequence[Rule]) -> tupl
     return {path: _join(path, found, size[path]) for path, found in parts.items()}, unused
 
 
+def split_statistics(flat: Mapping[str, np.ndarray], rules: Iterable[Rule]) -> tuple[Flat, Flat]:
+    """Imported arrays as (parameters, running statistics)."""
+    statistics = {rule.path for rule in rules if rule.kind == "statistic"}
+    return (
+        {path: array for path, array in flat.items() if path not in statistics},
+        {path: array for path, array in flat.items() if path in statistics},
+    )
+
+
 def export_state(flat: Mapping[str, np.ndarray], rules: Sequence[Rule]) -> Flat:
     """Inverse of :func:`import_state`.
 
@@ -113,9 +136,12 @@ def export_state(flat: Mapping[str, np.ndarray], rules: Sequence[Rule]) -> Flat:
 def find_rule(name: str, rules: Iterable[Rule]) -> tuple[Rule | None, int]:
     """The rule of a torch name and its block number (-1 outside stacks)."""
     for rule in rules:
-        found = re.fullmatch(re.escape(rule.torch).replace(r"\{i\}", r"(\d+)"), name)
-        if found:
-            return rule, int(found[1]) if found.groups() else -1
+        if rule.torch == name:
+            return rule, -1
+        if "{i}" in rule.torch:
+            found = re.fullmatch(re.escape(rule.torch).replace(r"\{i\}", r"(\d+)"), name)
+            if found:
+                return rule, int(found[1])
     return None, -1
 
 

@@ -93,7 +93,7 @@ SIZES = {
     "s3d": _S3D,  # arXiv:1712.04851
     "s3dg": {**_S3D, "gating": True},
     "i3d": {"arch": "i3d", **_INCEPTION},  # arXiv:1705.07750
-    # Dense predictive coding (arXiv:1909.04656) trains these with bn_track=False, MemDPC as they are.
+    # Dense predictive coding (arXiv:1909.04656) has bn_track=False, MemDPC these as they are.
     "r2d3d_18": _R2D3D,
     "r2d3d_34": {**_R2D3D, **_R34},
     "r2d3d_50": {

@@ -10,10 +10,10 @@ from jaxvid.core.config import ConfigError
 class BatchNorm(nn.Module):
     """Batch normalisation, ``(x - mean) / sqrt(var + eps) * scale + bias`` (arXiv:1502.03167).
 
-    Parameters ``scale`` and ``bias``; collection "batch_stats" with ``mean`` and ``var``. Statistics
-    are f32 over a group of examples and all places. As in PyTorch, the normalisation divides by the
-    biased variance and the running average takes the unbiased one. Nothing here knows of devices:
-    under ``jit`` the batch is the global one, on any mesh.
+    Parameters ``scale`` and ``bias``; collection "batch_stats" with ``mean`` and ``var``.
+    Statistics are f32, over a group of examples and all places. As in PyTorch, the biased variance
+    normalises and the unbiased one is averaged in. Nothing here knows of devices: under ``jit`` the
+    batch is the global one, on any mesh.
 
     Attributes:
       eps: added to the variance.

@@ -29,9 +29,7 @@ class C3d(nn.Module):
         widths = (*c.widths, c.widths[-1])
         for stage, (names, width) in enumerate(zip(STAGES, widths)):
             for name in names:
-                layer = ConvNorm(
-                    c, self.dtype, width, (3, 3, 3), use_bias=True, name=f"conv{name}"
-                )
+                layer = ConvNorm(c, self.dtype, width, (3, 3, 3), use_bias=True, name=f"conv{name}")
                 x = layer(x, train)
             if stage < len(POOLS):
                 x = max_pool(x, POOLS[stage], POOLS[stage], impl=c.conv)

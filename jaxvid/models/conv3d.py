@@ -2,7 +2,8 @@
 
 On a CPU the compiler's own gradients of a strided 3-D convolution and of a max pool are one to two
 orders of magnitude slower than those of the same sums written as 2-D convolutions, matrix products
-and shifted maxima. GPU and TPU compilers know the direct forms. Parameters and numbers are the same.
+and shifted maxima. GPU and TPU compilers know the direct forms. Parameters and results are the
+same.
 """
 
 import functools

@@ -42,6 +42,11 @@ def infer_method(family: str, state: Mapping[str, np.ndarray], frames: int, head
     Raises:
       InteropError: a width that no public size has, and no ``heads``.
     """
+    if family not in METHOD_OF:
+        raise InteropError(
+            f"'{family}' is a backbone, no method with its parameters; name the file in the "
+            "init_from of a run, with rows for params/ and extra/batch_stats/"
+        )
     flat, _ = import_state(state, family_rules(family))
     kernel = flat["encoder/patch_embed/kernel"]
     width = kernel.shape[-1]

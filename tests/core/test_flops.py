@@ -21,6 +21,18 @@ def test_product_and_convolution_by_hand():
     assert count_flops(conv, image, kernel) == 2 * (4 * 4 * 5) * (2 * 2 * 3)
 
 
+def test_gradient_of_a_strided_convolution_costs_twice_its_forward_pass():
+    image, kernel = jnp.ones((1, 33, 33, 3)), jnp.ones((3, 3, 3, 5))
+
+    def conv(x, k):
+        return jax.lax.conv_general_dilated(
+            x, k, (2, 2), "VALID", dimension_numbers=("NHWC", "HWIO", "NHWC")
+        ).sum()
+
+    both = count_flops(jax.grad(conv, (0, 1)), image, kernel)
+    assert both == pytest.approx(3 * count_flops(conv, image, kernel), rel=0.05)
+
+
 def test_scan_counts_every_turn_and_its_gradient():
     w = jnp.ones((4, 4))
 

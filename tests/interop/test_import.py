@@ -13,7 +13,7 @@ from jaxvid.core.checkpoint import CheckpointError, init_from, load_run
 from jaxvid.core.types import TrainState
 from jaxvid.data.config import DataConfig
 from jaxvid.interop import read_checkpoint
-from jaxvid.interop.families import FAMILIES, METHOD_OF, detect_family
+from jaxvid.interop.families import METHOD_OF, detect_family
 from jaxvid.interop.match import fit_table, format_table, match, to_torch_state
 from jaxvid.interop.read import read_state
 from jaxvid.interop.rules import InteropError, Rule, export_state, import_state
@@ -85,7 +85,7 @@ def test_layouts_by_hand():
         np.testing.assert_array_equal(value, state[name])
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", METHOD_OF)
 def test_every_family_makes_the_round_trip_through_a_run(family, tmp_path):
     _, flat = random_params(family)
     file = saved(tmp_path, to_torch_state(flat, family))
