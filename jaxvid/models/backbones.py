@@ -1,11 +1,11 @@
 """Convolutional video networks by config, and a classifier on top of one."""
 
 import flax.linen as nn
-import jax.numpy as jnp
 from jax import Array
 
 from jaxvid.core.config import choose
 from jaxvid.models.backbone_config import BackboneConfig
+from jaxvid.models.batchnorm import widen
 from jaxvid.models.c3d import C3d
 from jaxvid.models.inception3d import Inception3d
 from jaxvid.models.resnet3d import ResNet3d
@@ -57,4 +57,4 @@ class ConvClassifier(nn.Module):
 
     def features(self, tokens: Array) -> Array:
         """Pooled features (B, D) f32 of a feature map (B, t, h, w, D)."""
-        return tokens.astype(jnp.float32).mean((1, 2, 3))
+        return widen(tokens).mean((1, 2, 3))

@@ -7,6 +7,11 @@ from jax import Array, lax
 from jaxvid.core.config import ConfigError
 
 
+def widen(x: Array) -> Array:
+    """``x`` in f32, or as it is if it has more bits."""
+    return x.astype(jnp.promote_types(x.dtype, jnp.float32))
+
+
 class BatchNorm(nn.Module):
     """Batch normalisation, ``(x - mean) / sqrt(var + eps) * scale + bias`` (arXiv:1502.03167).
 
@@ -51,7 +56,7 @@ class BatchNorm(nn.Module):
                 factor = scale * lax.rsqrt(var.value + self.eps)
                 return ((x - mean.value) * factor + bias).astype(self.dtype)
         groups = self._groups(x.shape[0])
-        grouped = x.astype(jnp.float32).reshape(groups, x.shape[0] // groups, -1, width)
+        grouped = widen(x).reshape(groups, x.shape[0] // groups, -1, width)
         batch_mean = grouped.mean((1, 2), keepdims=True)
         centred = grouped - batch_mean
         batch_var = jnp.square(centred).mean((1, 2), keepdims=True)

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from jaxvid.models.backbone_config import BackboneConfig
+from jaxvid.models.batchnorm import widen
 from jaxvid.models.conv3d import Padding, Triple, max_pool
 from jaxvid.models.convnorm import ConvNorm, sow_stage
 
@@ -89,7 +90,7 @@ class Gate(nn.Module):
     @nn.compact
     def __call__(self, x: Array) -> Array:
         """(B, T, H, W, C) to the same."""
-        mean = x.astype(jnp.float32).mean((1, 2, 3), keepdims=True)
+        mean = widen(x).mean((1, 2, 3), keepdims=True)
         return x * nn.sigmoid(nn.Dense(x.shape[-1], name="fc")(mean)).astype(x.dtype)
 
 
