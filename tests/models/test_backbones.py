@@ -1,5 +1,6 @@
 """Convolutional video networks: published sizes, shapes of every stage, what options do."""
 
+import dataclasses
 import functools
 
 import jax
@@ -11,7 +12,7 @@ from jaxvid.core import trees
 from jaxvid.core.config import ConfigError
 from jaxvid.models.backbone_config import SIZES, BackboneConfig, backbone_config
 from jaxvid.models.backbones import ConvClassifier, make_backbone
-from jaxvid.models.convnorm import factored_width
+from jaxvid.models.convnorm import ConvNorm, factored_width
 
 TINY = backbone_config("vcop_r3d", widths=(4, 5, 6, 7))
 VIDEO = jax.random.normal(jax.random.key(0), (4, 4, 16, 16, 3))
@@ -129,7 +130,7 @@ R3D = {
 def test_shapes_of_the_stages(size, clip, stages):
     _, found, out = abstract(size, clip)
     assert {name: found[name] for name in stages} == stages
-    assert out == list(found.values())[-1]
+    assert out == list(stages.values())[-1]
 
 
 def test_odd_clips_keep_the_border_in_i3d():
@@ -165,39 +166,57 @@ def test_inner_widths_of_block_and_of_convolution():
     assert "conv" in by_block["layer3_0"]["shortcut"]
 
 
+def variables_of(net):
+    """Random kernels and biases, unit scales and variances, without compiling ``init``."""
+    shapes = jax.eval_shape(lambda k: net.init(k, VIDEO, False), jax.random.key(0))
+    rng = np.random.default_rng(0)
+
+    def draw(path, leaf):
+        ones = path[-1].key in ("scale", "var")
+        return np.float32(ones + 0.2 * rng.normal(size=leaf.shape) * (path[-1].key != "var"))
+
+    return jax.tree_util.tree_map_with_path(draw, shapes)
+
+
+@functools.partial(jax.jit, static_argnums=(0, 3))
+def run(net, variables, video, train):
+    """Output and, in training, the new statistics."""
+    out = net.apply(variables, video, train, mutable=["batch_stats"] if train else [])
+    return out[0], out[1].get("batch_stats")
+
+
 @pytest.fixture(scope="module")
 def tiny():
     net = make_backbone(TINY)
-    return net, jax.jit(lambda key: net.init(key, VIDEO, False))(jax.random.key(1))
+    return net, variables_of(net)
 
 
 def test_training_averages_the_statistics_in(tiny):
     net, variables = tiny
-    out, new = net.apply(variables, VIDEO, True, mutable=["batch_stats"])
-    old, new = trees.flatten(variables["batch_stats"]), trees.flatten(new["batch_stats"])
+    out, new = run(net, variables, VIDEO, True)
+    old, new = trees.flatten(variables["batch_stats"]), trees.flatten(new)
     assert old.keys() == new.keys()
     assert all(np.abs(new[path] - old[path]).max() > 0 for path in old)
-    assert np.abs(out - net.apply(variables, VIDEO, False)).max() > 1e-3
+    assert np.abs(out - run(net, variables, VIDEO, False)[0]).max() > 1e-3
 
 
 def test_signed_and_rectified_features(tiny):
     _, variables = tiny
-    signed = make_backbone(backbone_config("vcop_r3d", widths=TINY.widths, final_relu=False))
-    out = signed.apply(variables, VIDEO, False)
+    signed = make_backbone(dataclasses.replace(TINY, final_relu=False))
+    out = run(signed, variables, VIDEO, False)[0]
     assert float(out.min()) < 0
-    np.testing.assert_array_equal(jax.nn.relu(out), tiny[0].apply(variables, VIDEO, False))
+    rectified = run(tiny[0], variables, VIDEO, False)[0]
+    np.testing.assert_allclose(jax.nn.relu(out), rectified, atol=1e-6)
 
 
 def test_groups_of_examples_are_separate_batches(tiny):
-    _, variables = tiny
-    run = lambda config, x: make_backbone(config).apply(  # noqa: E731
-        variables, x, True, mutable=["batch_stats"]
-    )[0]
-    grouped = backbone_config("vcop_r3d", widths=TINY.widths, bn_group_size=2)
-    halves = jnp.concatenate([run(TINY, VIDEO[:2]), run(TINY, VIDEO[2:])])
-    np.testing.assert_allclose(run(grouped, VIDEO), halves, atol=1e-4)
+    net, variables = tiny
+    grouped = make_backbone(dataclasses.replace(TINY, bn_group_size=2))
+    halves = [run(net, variables, part, True)[0] for part in (VIDEO[:2], VIDEO[2:])]
+    out = run(grouped, variables, VIDEO, True)[0]
+    np.testing.assert_allclose(out, jnp.concatenate(halves), atol=1e-4)
     with pytest.raises(ConfigError, match="must divide the batch of 3"):
-        run(grouped, VIDEO[:3])
+        run(grouped, variables, VIDEO[:3], True)
 
 
 def test_untracked_network_has_no_statistics():
@@ -217,21 +236,22 @@ def test_half_precision_compute_keeps_f32_variables():
     assert {a.dtype for a in jax.tree.leaves(new)} == {jnp.dtype("float32")}
 
 
-def test_initial_kernels_of_s3d():
-    net = make_backbone(backbone_config("s3d", width_mult=0.125))
-    init = jax.jit(lambda k: net.init(k, jnp.zeros((1, 8, 32, 32, 3)), False))
-    kernel = init(jax.random.key(0))["params"]["conv_2c"]["temporal"]["kernel"]
-    assert float(kernel.std()) == pytest.approx(0.01, rel=0.1)
+@pytest.mark.parametrize("size, std", [("s3d", 0.01), ("r3d_18", (2 / (50 * 27)) ** 0.5)])
+def test_initial_kernels(size, std):
+    net = ConvNorm(backbone_config(size), "float32", 50, (3, 3, 3))
+    kernel = net.init(jax.random.key(0), VIDEO, False)["params"]["conv"]["kernel"]
+    assert float(kernel.std()) == pytest.approx(std, rel=0.05)
 
 
 def test_classifier_is_mean_and_linear_map():
     net = ConvClassifier(TINY, 6)
-    variables = jax.jit(lambda k: net.init(k, VIDEO, False))(jax.random.key(0))
-    tokens = net.apply(variables, VIDEO, False, method="tokens")
+    variables = variables_of(net)
+    bare = {name: tree["encoder"] for name, tree in variables.items()}
+    tokens = run(make_backbone(TINY), bare, VIDEO, False)[0]
     assert tokens.shape == (4, 1, 1, 1, 7)
     head = variables["params"]["head"]
     expected = tokens.mean((1, 2, 3)) @ head["kernel"] + head["bias"]
-    np.testing.assert_allclose(net.apply(variables, VIDEO, False), expected, atol=1e-5)
+    np.testing.assert_allclose(run(net, variables, VIDEO, False)[0], expected, atol=1e-5)
 
 
 def test_config_errors_name_the_choices():
