@@ -190,7 +190,9 @@ def _conv_decomposed(stride, pads, x, kernel):
 def _conv_frames(stride, pads, x, kernel):
     """2-D convolution of every frame of x (B, T, H, W, C) with a kernel (kh, kw, C, D)."""
     if kernel.shape[:2] == (1, 1) and not any(map(any, pads)):
-        return x[:, :, :: stride[0], :: stride[1]] @ kernel[0, 0]
+        x = x[:, :, :: stride[0], :: stride[1]]
+        # One leading axis: with more, the gradient of the kernel copies its operand first.
+        return (x.reshape(-1, x.shape[-1]) @ kernel[0, 0]).reshape(*x.shape[:-1], -1)
     flat = x.reshape(-1, *x.shape[2:])
     dims = ("NHWC", "HWIO", "NHWC")
     out = lax.conv_general_dilated(flat, kernel, stride, pads, dimension_numbers=dims)
@@ -222,8 +224,8 @@ def _shifts(x, axis, size, step):
 
 
 def _ceil_pads(length, size, step, pad):
-    """(before, after) that makes room for a last window which starts inside the clip."""
+    """(before, after) such that the last window is the last one to start before the clip's end."""
     windows = -(-(length + sum(pad) - size) // step) + 1
     if (windows - 1) * step >= length + pad[0]:
         windows -= 1
-    return pad[0], max(pad[1], (windows - 1) * step + size - length - pad[0])
+    return pad[0], max(0, (windows - 1) * step + size - length - pad[0])

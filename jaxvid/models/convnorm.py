@@ -21,10 +21,11 @@ class ConvNorm(nn.Module):
 
     Attributes:
       features: output channels.
-      kernel, stride, padding: of the whole convolution; padding None = half the kernel.
+      kernel, stride: of the whole convolution.
+      padding: None = half the kernel, which a split one has in any case.
       mid: channels between space and time; 0 = not split.
       relu: whether a ReLU ends it.
-      use_bias: of the whole convolution. The normalisation takes it out again, so that its gradient
+      use_bias: of a whole convolution. The normalisation takes it out again, so that its gradient
         is zero in training; it is there because the reference networks have it.
     """
 

@@ -25,7 +25,7 @@ from jaxvid.core.optim import OptimConfig
 from jaxvid.core.run import RunConfig
 from jaxvid.core.step import init_state
 from jaxvid.data.config import DataConfig
-from jaxvid.interop.families import FAMILIES, METHOD_OF, detect_family, family_rules
+from jaxvid.interop.families import METHOD_OF, detect_family, family_rules
 from jaxvid.interop.match import Row, format_table, match, to_torch_state
 from jaxvid.interop.read import read_state
 from jaxvid.interop.rules import InteropError, import_state
@@ -137,7 +137,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--checkpoint", help="PyTorch or safetensors file")
     parser.add_argument("--workdir", required=True, help="run to write, or to export")
     parser.add_argument("--export", default="", help="write the run as this safetensors file")
-    parser.add_argument("--family", default="", choices=["", *FAMILIES])
+    parser.add_argument("--family", default="", choices=["", *METHOD_OF])
     parser.add_argument("--heads", type=int, default=0, help="encoder heads, if no public size")
     parser.add_argument("--frames", type=int, default=16)
     parser.add_argument("--stride", type=int, default=4)

@@ -7,9 +7,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.sharding import NamedSharding
+from jax.sharding import PartitionSpec as P
 
-from jaxvid.core import trees
+from jaxvid.core import sharding, trees
 from jaxvid.core.config import ConfigError
+from jaxvid.core.sharding import MeshConfig
 from jaxvid.models.backbone_config import SIZES, BackboneConfig, backbone_config
 from jaxvid.models.backbones import ConvClassifier, make_backbone
 from jaxvid.models.convnorm import ConvNorm, factored_width
@@ -217,6 +220,26 @@ def test_groups_of_examples_are_separate_batches(tiny):
     np.testing.assert_allclose(out, jnp.concatenate(halves), atol=1e-4)
     with pytest.raises(ConfigError, match="must divide the batch of 3"):
         run(grouped, variables, VIDEO[:3], True)
+
+
+def test_training_is_the_same_on_eight_devices(tiny):
+    net, variables = tiny
+    video = jnp.concatenate([VIDEO, VIDEO[::-1] + 1])
+
+    @jax.jit
+    def step(params, video):
+        def loss(params):
+            out, stats = run(net, {**variables, "params": params}, video, True)
+            return jnp.square(out).mean(), stats
+
+        return jax.value_and_grad(loss, has_aux=True)(params)
+
+    mesh = sharding.make_mesh(MeshConfig())
+    spread = jax.device_put(video, NamedSharding(mesh, P("data")))
+    assert len(spread.sharding.device_set) == 8
+    alone, together = (step(variables["params"], x) for x in (video, spread))
+    for a, b in zip(jax.tree.leaves(together), jax.tree.leaves(alone)):
+        np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-4)
 
 
 def test_untracked_network_has_no_statistics():
