@@ -6,6 +6,7 @@ import operator
 import flax.linen as nn
 from jax import Array
 
+from jaxvid.core.config import choose
 from jaxvid.models.backbone_config import BackboneConfig
 from jaxvid.models.batchnorm import BatchNorm
 from jaxvid.models.conv3d import Conv3d, Padding, Triple, kaiming
@@ -43,7 +44,11 @@ class ConvNorm(nn.Module):
     def __call__(self, x: Array, train: bool) -> Array:
         """(B, T, H, W, C) to (B, T', H', W', features)."""
         c = self.config
-        common = {"kernel_init": INITS[c.init], "impl": c.conv, "dtype": self.dtype}
+        common = {
+            "kernel_init": choose(c.init, INITS, "backbone.init"),
+            "impl": c.conv,
+            "dtype": self.dtype,
+        }
         conv = functools.partial(Conv3d, **common)
         norm = functools.partial(
             BatchNorm, c.bn_eps, c.bn_momentum, c.bn_group_size, c.bn_track, self.dtype

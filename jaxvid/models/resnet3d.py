@@ -5,6 +5,7 @@ import functools
 import flax.linen as nn
 from jax import Array
 
+from jaxvid.core.config import choose
 from jaxvid.models.backbone_config import BackboneConfig
 from jaxvid.models.conv3d import Triple, max_pool
 from jaxvid.models.convnorm import ConvNorm, factored_width, sow_stage
@@ -55,8 +56,8 @@ class ResBlock(nn.Module):
 class ResNet3d(nn.Module):
     """Stem and stages of residual blocks, as ``config`` says.
 
-    Stages "stem" (after its pool) and "layer1" ... are sown,
-    see :func:`jaxvid.models.convnorm.sow_stage`.
+    Stages "stem" (after its pool) and "layer1" ... are sown, see
+    :func:`jaxvid.models.convnorm.sow_stage`.
     """
 
     config: BackboneConfig
@@ -67,7 +68,8 @@ class ResNet3d(nn.Module):
         """Feature map (B, t, h, w, D) of a normalised clip (B, T, H, W, C)."""
         c = self.config
         own = factored_width(c.stem_kernel, video.shape[-1], c.widths[0])
-        mid = {"none": 0, "block": c.stem_mid, "conv": own}[c.factor]
+        mids = {"none": 0, "block": c.stem_mid, "conv": own}
+        mid = choose(c.factor, mids, "backbone.factor")
         stem = ConvNorm(
             c, self.dtype, c.widths[0], c.stem_kernel, c.stem_stride, mid=mid, name="stem"
         )

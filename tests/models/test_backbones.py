@@ -290,6 +290,11 @@ def test_config_errors_name_the_choices():
         backbone_config("r2d3d_50", factor="conv")
     with pytest.raises(ConfigError, match=r"backbone\.arch: unknown 'vit'"):
         make_backbone(BackboneConfig("vit"))
+    with pytest.raises(ConfigError, match=r"backbone\.factor: unknown 'space'"):
+        jax.eval_shape(
+            lambda k: make_backbone(dataclasses.replace(TINY, factor="space")).init(k, VIDEO, True),
+            jax.random.key(0),
+        )
 
 
 def test_every_size_builds():
