@@ -2,7 +2,8 @@
 
 python -m jaxvid.main --config=configs/finetune_small_video.py \
     --config.data.manifest=my.csv --config.init_from=runs/tats --workdir=runs/ft
-Argument after the colon: smoke. No flips: labels may name a direction.
+Argument after the colon: smoke. No flips: labels may name a direction. Batch statistics before the
+head: with a layer norm and mostly empty clips the loss may stay at that of chance.
 Weights: config.init_from; without it from scratch.
 """
 
@@ -11,13 +12,13 @@ from configs.common import base, data, evals, methods, models, optim
 
 def get_config(arg=""):
     words = base.words(arg, smoke=False)
-    config = base.run(batch_size=8, epochs=20.0, log_every=50)
+    config = base.run(batch_size=16, epochs=40.0, log_every=50)
     config.data = data.videos(frames=8, plan="segments", crop="multi_scale", size=48, repeat=2)
     config.method = methods.supervised(
         encoder=models.vit("S", width=128, depth=4, heads=4, patch=(2, 8, 8), pos="sincos3d"),
-        drop_path=0.0, label_smoothing=0.0, mixup=0.0, cutmix=0.0, flip=0.0, erasing=0.0,
-        randaug_layers=0,
+        head_norm="batch", drop_path=0.0, label_smoothing=0.0, mixup=0.0, cutmix=0.0, flip=0.0,
+        erasing=0.0, randaug_layers=0,
     )  # fmt: skip
-    config.optim = dict(default=optim.adamw(lr=1e-4, min_lr=1e-6, warmup_epochs=1.0))
+    config.optim = dict(default=optim.adamw(lr=5e-4, min_lr=1e-6, warmup_epochs=1.0))
     config.evals = dict(test=evals.one("multiview", clips=1, crops=1))
     return base.smoke(config) if words["smoke"] else config
