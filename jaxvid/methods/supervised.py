@@ -36,6 +36,8 @@ class Supervised(Method):
       head_norm: norm before the head: "layer" as in the public code, or "batch" (statistics over
         the clips), which takes away what all clips share. With little data and much empty
         background that is most of the feature, and training with "layer" may not get started.
+      head_scale: factor on the initial weights of the head; small ones keep a pretrained encoder
+        still at first, 1 lets a fresh one learn at once.
       head_dropout: dropout before the head.
       label_smoothing: share of the target spread over all classes.
       mixup, cutmix: Beta parameters, 0 = off; ``switch_prob`` is the chance of CutMix if both are
@@ -50,6 +52,7 @@ class Supervised(Method):
     num_classes: int = 0
     drop_path: float = 0.1
     head_norm: Literal["layer", "batch"] = "layer"
+    head_scale: float = 0.001
     head_dropout: float = 0.0
     label_smoothing: float = 0.1
     mixup: float = 0.8
@@ -73,7 +76,7 @@ class Supervised(Method):
         for name in ("switch_prob", "flip", "erasing"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ConfigError(f"method.{name}: got {getattr(self, name)}; must be in [0, 1]")
-        for name in ("mixup", "cutmix", "randaug_layers", "randaug_std"):
+        for name in ("mixup", "cutmix", "randaug_layers", "randaug_std", "head_scale"):
             if getattr(self, name) < 0:
                 raise ConfigError(f"method.{name}: got {getattr(self, name)}; can't be negative")
         if not 0 <= self.randaug_magnitude <= MAX_LEVEL:
@@ -100,6 +103,7 @@ class Supervised(Method):
             self.num_classes,
             self.head_norm,
             self.head_dropout,
+            self.head_scale,
             dtype=self.dtype,
             scan=self.scan,
             remat=self.remat,
