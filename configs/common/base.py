@@ -92,7 +92,7 @@ def run(**fields: Any) -> ConfigDict:
 
 
 def smoke(config: ConfigDict) -> ConfigDict:
-    """The same run in a minute: embedded videos, a tiny encoder, two epochs of four steps."""
+    """The same run in a minute: embedded videos, a tiny encoder, eight steps."""
     classes = config.data.num_classes
     config.data = data.embedded(
         frames=8, stride=2, size=32, embedded_train=32, embedded_test=16,
@@ -105,7 +105,7 @@ def smoke(config: ConfigDict) -> ConfigDict:
         encoder[name] = config.method.encoder[name]
     config.method.encoder = encoder
     for name, value in (("decoder_width", 32), ("decoder_depth", 1), ("decoder_heads", 2),
-                        ("m_o", 1), ("num_landmarks", 8), ("sampler_heads", 2)):  # fmt: skip
+                        ("m_o", 0.25), ("num_landmarks", 8), ("sampler_heads", 2)):  # fmt: skip
         if name in config.method:
             config.method[name] = value
     if config.method.get("num_classes") == classes and classes:

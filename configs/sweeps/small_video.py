@@ -2,9 +2,10 @@
 
 python -m launch.sweep configs/sweeps/small_video.py:manifest=packed/manifest.csv \\
     --out=runs/small --jobs=2
-Argument after the colon: manifest=FILE (needed); epochs=N of pretraining; videomae=F, adamae=F runs
-that method once more with F times the steps, for a comparison at equal training seconds (take F
-from the "train_seconds" of a first run); floor=0.42 a reference row, as a share.
+Argument after the colon: manifest=FILE (needed); epochs=N of pretraining; mean=M, std=S of the
+pixels, from 0 to 1, as check_data prints them (default: those of ImageNet); videomae=F, adamae=F
+runs that method once more with F times the steps, for a comparison at equal training seconds (take
+F from the "train_seconds" of a first run); floor=0.42 a reference row, as a share.
 Every pretraining is judged frozen (kNN, linear, attentive), then fine-tuned.
 """
 
@@ -14,8 +15,12 @@ METHODS = ("random", "videomae", "adamae", "tats")
 
 
 def get_sweep(arg=""):
-    words = base.words(arg, manifest="", epochs=20.0, videomae=0.0, adamae=0.0, floor=0.0)
+    words = base.words(
+        arg, manifest="", epochs=20.0, mean=0.0, std=0.0, videomae=0.0, adamae=0.0, floor=0.0
+    )
     data = {"data.manifest": words["manifest"]} if words["manifest"] else {}
+    if words["std"]:
+        data |= {f"method.{name}": (words[name],) * 3 for name in ("mean", "std")}
     epochs = words["epochs"]
     pretrain, finetune = "configs/small_video.py:method=", "configs/finetune_small_video.py"
 

@@ -2,7 +2,7 @@
 
 import dataclasses
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
@@ -22,7 +22,7 @@ from jaxvid.models.vit import Classifier, VitConfig, vit_config
 
 @dataclass(frozen=True)
 class Supervised(Method):
-    """Video transformer over all tokens, mean pooling, LayerNorm, linear head.
+    """Video transformer over all tokens, mean pooling, norm, linear head.
 
     Started with ``init_from`` a pretraining run it takes over ``encoder/*`` (but not the encoder's
     final norm, which it doesn't have). Linear probing is ``trains="(fc_norm|head)/.*"``.
@@ -33,6 +33,11 @@ class Supervised(Method):
       encoder: the video transformer; its stochastic depth is set by ``drop_path``.
       num_classes: classes of the data set; 0 = as many as the manifest has.
       drop_path: stochastic-depth rate of the last block, growing linearly from 0.
+      head_norm: norm before the head: "layer" as in the public code, or "batch" (statistics over
+        the clips), which takes away what all clips share. With little data and much empty
+        background that is most of the feature, and training with "layer" may not get started.
+      head_scale: factor on the initial weights of the head; small ones keep a pretrained encoder
+        still at first, 1 lets a fresh one learn at once.
       head_dropout: dropout before the head.
       label_smoothing: share of the target spread over all classes.
       mixup, cutmix: Beta parameters, 0 = off; ``switch_prob`` is the chance of CutMix if both are
@@ -43,11 +48,11 @@ class Supervised(Method):
       trains: regex of the parameters that are trained.
     """
 
-    coupling: ClassVar[Literal["none", "batch"]] = "none"
-
     encoder: VitConfig = vit_config("B")
     num_classes: int = 0
     drop_path: float = 0.1
+    head_norm: Literal["layer", "batch"] = "layer"
+    head_scale: float = 0.001
     head_dropout: float = 0.0
     label_smoothing: float = 0.1
     mixup: float = 0.8
@@ -71,7 +76,7 @@ class Supervised(Method):
         for name in ("switch_prob", "flip", "erasing"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ConfigError(f"method.{name}: got {getattr(self, name)}; must be in [0, 1]")
-        for name in ("mixup", "cutmix", "randaug_layers", "randaug_std"):
+        for name in ("mixup", "cutmix", "randaug_layers", "randaug_std", "head_scale"):
             if getattr(self, name) < 0:
                 raise ConfigError(f"method.{name}: got {getattr(self, name)}; can't be negative")
         if not 0 <= self.randaug_magnitude <= MAX_LEVEL:
@@ -79,6 +84,11 @@ class Supervised(Method):
                 f"method.randaug_magnitude: got {self.randaug_magnitude}; must be in "
                 f"[0, {MAX_LEVEL:g}]"
             )
+
+    @property
+    def coupling(self) -> Literal["none", "batch"]:
+        """Batch statistics couple the clips of a batch."""
+        return "batch" if self.head_norm == "batch" else "none"
 
     def objectives(self, run: RunInfo) -> tuple[Objective, ...]:
         """One objective on what ``trains`` matches."""
@@ -91,15 +101,18 @@ class Supervised(Method):
         return Classifier(
             encoder,
             self.num_classes,
+            self.head_norm,
             self.head_dropout,
+            self.head_scale,
             dtype=self.dtype,
             scan=self.scan,
             remat=self.remat,
         )
 
     def init(self, key: Array, batch: Batch) -> tuple[Tree, Tree]:
-        """Parameters ``encoder``, ``fc_norm`` and ``head``; no extra."""
-        return self.net().init(key, batch["video"])["params"], {}
+        """Parameters ``encoder``, ``fc_norm`` and ``head``; extra: running averages, if any."""
+        extra = dict(self.net().init(key, batch["video"]))
+        return extra.pop("params"), extra
 
     def augment(self, batch: Batch, ctx: Context) -> Batch:
         """Normalised clips; in training also augmented, mixed, and with soft "target" (B, K)."""
@@ -126,10 +139,13 @@ class Supervised(Method):
 
     def loss(self, params: Tree, extra: Tree, batch: Batch, ctx: Context, carry: Tree) -> LossOut:
         """Cross entropy with the soft targets; "top1" counts hits of the heaviest class."""
-        logits = self.net().apply({"params": params}, batch["video"], batch["rng"])
+        logits, averages = self.net().apply(
+            {"params": params, **extra}, batch["video"], batch["rng"], True, mutable=["batch_stats"]
+        )
         hit = logits.argmax(axis=1) == batch["target"].argmax(axis=1)
         loss = soft_cross_entropy_loss(logits, batch["target"]).mean()
-        return LossOut(loss, {"top1": 100.0 * hit.mean(dtype=jnp.float32)})
+        top1 = 100.0 * hit.mean(dtype=jnp.float32)
+        return LossOut(loss, {"top1": top1}, updates=averages or None)
 
     def encode(self, params: Tree, extra: Tree, batch: Batch) -> Features:
         """Tokens after the last block and the normalised mean that the head reads."""
@@ -140,9 +156,9 @@ class Supervised(Method):
             tokens = net.encoder(video)
             return tokens, net.features(tokens)
 
-        tokens, pooled = net.apply({"params": params}, method=both)
+        tokens, pooled = net.apply({"params": params, **extra}, method=both)
         return Features(tokens.reshape(-1, *grid, tokens.shape[-1]), pooled)
 
     def predict(self, params: Tree, extra: Tree, batch: Batch) -> dict[str, Array]:
         """ "logits" (B, num_classes) f32."""
-        return {"logits": self.net().apply({"params": params}, batch["video"])}
+        return {"logits": self.net().apply({"params": params, **extra}, batch["video"])}

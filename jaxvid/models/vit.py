@@ -13,6 +13,7 @@ from jax import Array
 
 from jaxvid.core.config import ConfigError, choose
 from jaxvid.models.attention import AttentionImpl
+from jaxvid.models.batchnorm import BatchNorm
 from jaxvid.models.layers import Block, Blocks, QkvBias, dropout, fold_keys
 from jaxvid.models.patches import Grid, Patch, gather_tokens, patchify, token_grid
 from jaxvid.models.posemb import PositionTable
@@ -173,16 +174,18 @@ class Encoder(nn.Module):
 
 
 class Classifier(nn.Module):
-    """Encoder without final norm, mean over tokens, LayerNorm, dropout, linear head.
+    """Encoder without final norm, mean over tokens, norm, dropout, linear head.
 
     Attributes:
       num_classes: width of the head.
+      norm: "layer", or "batch" (over the clips, with running averages in "batch_stats").
       drop: dropout before the head.
       head_scale: factor on the initial head weights, so that first logits are small.
     """
 
     config: VitConfig
     num_classes: int
+    norm: Literal["layer", "batch"] = "layer"
     drop: float = 0.0
     head_scale: float = 0.001
     dtype: str = "float32"
@@ -191,13 +194,14 @@ class Classifier(nn.Module):
 
     def setup(self):
         self.encoder = Encoder(self.config, False, self.dtype, self.scan, self.remat)
-        self.fc_norm = nn.LayerNorm(epsilon=self.config.norm_eps, dtype=self.dtype)
+        form = BatchNorm if self.norm == "batch" else nn.LayerNorm
+        self.fc_norm = form(self.config.norm_eps, dtype=self.dtype)
         init = nn.initializers.truncated_normal(0.02 * self.head_scale)
         self.head = nn.Dense(self.num_classes, dtype="float32", kernel_init=init)
 
-    def __call__(self, video: Array, keys: Array | None = None) -> Array:
+    def __call__(self, video: Array, keys: Array | None = None, train: bool = False) -> Array:
         """Logits (B, num_classes) f32; ``keys`` (B,) switches dropout and drop path on."""
-        pooled = self.features(self.encoder(video, keys=keys))
+        pooled = self.features(self.encoder(video, keys=keys), train)
         keys = fold_keys(keys, self.config.depth)
         return self.head(dropout(pooled.astype(jnp.float32), self.drop, keys, (0,)))
 
@@ -205,6 +209,7 @@ class Classifier(nn.Module):
         """Tokens (B, N, D) after the last block."""
         return self.encoder(video, keys=keys)
 
-    def features(self, tokens: Array) -> Array:
+    def features(self, tokens: Array, train: bool = False) -> Array:
         """Pooled features (B, D) of tokens (B, N, D) after the last block."""
-        return self.fc_norm(tokens.mean(axis=1))
+        pooled = tokens.mean(axis=1)
+        return self.fc_norm(pooled, train) if self.norm == "batch" else self.fc_norm(pooled)

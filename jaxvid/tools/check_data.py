@@ -34,12 +34,14 @@ class Check(NamedTuple):
     Attributes:
       frames: that decode.
       size: width and height, pixels.
+      picture: mean and mean square of the first frame per channel, pixels from 0 to 1.
       errors: what is wrong with the clips (seconds from, to) of this file; with the whole file
         under :data:`WHOLE`.
     """
 
     frames: int
     size: tuple[int, int]
+    picture: np.ndarray
     errors: dict[Cut, str]
 
     def error(self, cut: Cut) -> str:
@@ -53,7 +55,7 @@ def check_file(path: str, cuts: Iterable[Cut] = ()) -> Check:
         index = probe(path, exact=True)
         _, picture = next(iterate_frames(path))
     except VideoError as error:
-        return Check(0, (0, 0), {WHOLE: error.reason})
+        return Check(0, (0, 0), np.zeros((2, 3)), {WHOLE: error.reason})
     errors = {}
     for cut in cuts:
         try:
@@ -62,7 +64,9 @@ def check_file(path: str, cuts: Iterable[Cut] = ()) -> Check:
                 errors[cut] = f"no frames from second {cut[0]} to {cut[1]}"
         except ValueError as error:
             errors[cut] = str(error)
-    return Check(index.num_frames, (picture.shape[1], picture.shape[0]), errors)
+    pixels = picture.reshape(-1, 3) / 255.0
+    moments = np.stack([pixels.mean(0), np.square(pixels).mean(0)])
+    return Check(index.num_frames, (picture.shape[1], picture.shape[0]), moments, errors)
 
 
 def check_files(
@@ -156,6 +160,9 @@ def _print_summary(checks: dict[str, Check], seconds: float) -> None:
     sizes = Counter(check.size for check in good).most_common(5)
     shown = ", ".join(f"{width}x{height} ({number:,})" for (width, height), number in sizes)
     print(f"most common of {len({c.size for c in good})} sizes: {shown}")
+    mean, square = np.mean([check.picture for check in good], axis=0)
+    mean, std = (",".join(f"{x:.3f}" for x in v) for v in (mean, np.sqrt(square - mean**2)))
+    print(f"first frames: --config.method.mean=({mean}) --config.method.std=({std})")
 
 
 def _write_clean(out: Path, rows: list[dict], folder: Path, args: argparse.Namespace) -> None:

@@ -198,3 +198,29 @@ def test_it_overfits_four_clips(params):
 def test_bad_fields_are_named(fields, message):
     with pytest.raises(ConfigError, match=message):
         Supervised(**fields)
+
+
+def test_batch_norm_head_takes_away_what_all_clips_share():
+    method = dataclasses.replace(PLAIN, head_norm="batch")
+    assert method.coupling == "batch" and PLAIN.coupling == "none"
+    batch = augment(method, make_batch())
+    params, extra = jax.jit(method.init)(jax.random.key(1), batch)
+    params["head"]["kernel"] = jax.random.normal(jax.random.key(2), (24, 5))
+    tokens = Supervised.encode(method, params, extra, batch).tokens
+    pooled = np.asarray(tokens.mean((1, 2, 3)))
+    out = method.loss(params, extra, batch, context(), None)
+
+    centred = (pooled - pooled.mean(0)) / np.sqrt(pooled.var(0) + 1e-6)
+    logits = centred @ params["head"]["kernel"]
+    expected = optax.softmax_cross_entropy(logits, batch["target"]).mean()
+    np.testing.assert_allclose(out.loss, expected, rtol=1e-3)
+    averages = out.updates["batch_stats"]["fc_norm"]
+    np.testing.assert_allclose(averages["mean"], 0.1 * pooled.mean(0), rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(
+        averages["var"], 0.9 + 0.1 * pooled.var(0, ddof=1), rtol=1e-4, atol=1e-6
+    )
+    # Evaluation reads the averages: a clip's logits don't depend on its neighbours.
+    extra = dict(out.updates)
+    alone = method.predict(params, extra, {"video": batch["video"][:1]})["logits"]
+    together = method.predict(params, extra, batch)["logits"][:1]
+    np.testing.assert_allclose(alone, together, rtol=1e-4, atol=1e-4)
