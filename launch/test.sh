@@ -7,6 +7,6 @@ ruff check .
 ruff format --check .
 full=()
 if [ "${1:-}" = full ]; then full=(--full); shift; fi
-# A crashed worker ends the run: with loadfile its replacement would wait for ever.
-# Compiling is most of the work and uses one core; the tests of a file share what they compile.
-python -m pytest -n "${JAXVID_TEST_PROCESSES:-2}" --dist loadfile --max-worker-restart 0 "${full[@]}" --durations=15 "$@"
+# A crashed worker ends the run: with groups its replacement would wait for ever.
+# Compiling is most of the work and uses one core; tests that share what they compile are a group.
+python -m pytest -n "${JAXVID_TEST_PROCESSES:-2}" --dist loadgroup --max-worker-restart 0 "${full[@]}" --durations=15 "$@"

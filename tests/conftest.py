@@ -22,12 +22,25 @@ def pytest_addoption(parser):
     parser.addoption("--full", action="store_true", help="also run the tests marked slow")
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config, items):
+    for item in items:
+        item.add_marker(pytest.mark.xdist_group(worker_group(item)))
     if config.getoption("--full"):
         return
     for item in items:
         if "slow" in item.keywords:
             item.add_marker(pytest.mark.skip(reason="slow; runs with --full"))
+
+
+def worker_group(item: pytest.Item) -> str:
+    """What runs in one worker process: the tests of a file, since they share what they compile.
+
+    The golden fixtures of convolutional networks, which compile longest, are a group of their own.
+    """
+    file, _, test = item.nodeid.partition("::")
+    conv = test.startswith(("test_golden[backbone_", "test_golden[full_"))
+    return f"{file} conv" if conv else file
 
 
 @pytest.fixture(scope="session")
