@@ -67,8 +67,10 @@ def test_config_builds_at_full_size(name, manifest):
         config.data.num_classes = 0
         if "num_classes" in config.method:
             config.method.num_classes = 0
+    before = config.to_json_best_effort()
     run = Run(config, jax.devices()[:1])
     state = run.abstract_state
+    assert config.to_json_best_effort() == before  # the caller's config stays as it is
     assert run.info.total_steps > 0
     assert set(state.opt) == set(config.optim)
     assert check_evals(config.evals, run.method, config.ema > 0, run.data)

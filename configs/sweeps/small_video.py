@@ -10,6 +10,7 @@ Every pretraining is judged frozen (kNN, linear, attentive), then fine-tuned.
 """
 
 from configs.common import base
+from jaxvid.core.config import ConfigError
 
 METHODS = ("random", "videomae", "adamae", "tats")
 
@@ -19,6 +20,8 @@ def get_sweep(arg=""):
         arg, manifest="", epochs=20.0, mean=0.0, std=0.0, videomae=0.0, adamae=0.0, floor=0.0
     )
     data = {"data.manifest": words["manifest"]} if words["manifest"] else {}
+    if words["mean"] and not words["std"]:
+        raise ConfigError("'mean=' after the colon needs 'std=' beside it")
     if words["std"]:
         data |= {f"method.{name}": (words[name],) * 3 for name in ("mean", "std")}
     epochs = words["epochs"]

@@ -211,6 +211,15 @@ def test_mistakes_in_flags_are_named(write, tmp_path, capsys, flag, message):
     assert not (tmp_path / "o").exists()
 
 
+def test_pixel_statistics_reach_every_run_of_the_small_sweep():
+    path = str(ROOT / "configs/sweeps/small_video.py")
+    jobs = sweep.make_jobs(sweep.read_sweep(f"{path}:mean=0.05,std=0.2"), "o", seeds=[0])
+    for name, value in (("mean", 0.05), ("std", 0.2)):
+        assert all(f"--config.method.{name}={(value,) * 3}" in job.flags for job in jobs)
+    with pytest.raises(ConfigError, match="needs 'std='"):
+        sweep.read_sweep(f"{path}:mean=0.05")
+
+
 def test_stored_sweeps_are_valid():
     files = [p for p in (ROOT / "configs/sweeps").glob("*.py") if p.name != "__init__.py"]
     assert files

@@ -60,6 +60,12 @@ def test_first_logits_are_small_and_paths_are_as_agreed(params):
     assert not any(p.startswith("encoder/norm") for p in flat)
 
 
+def test_head_scale_is_a_factor_on_its_first_weights(params):
+    method = dataclasses.replace(PLAIN, head_scale=1.0)
+    full = jax.jit(method.init)(jax.random.key(1), augment(PLAIN, make_batch()))[0]
+    np.testing.assert_allclose(full["head"]["kernel"], 1000 * params["head"]["kernel"], rtol=1e-4)
+
+
 def test_a_pretrained_encoder_fits_without_its_final_norm(params):
     pretraining = VideoMAE(encoder=VIT, rho=0.5)
     video = jnp.zeros((1, 4, 16, 16, 3))
