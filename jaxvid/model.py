@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
-from jaxvid.core.checkpoint import init_from, load_run
+from jaxvid.core.checkpoint import expand_init_from, init_from, load_run
 from jaxvid.core.config import ConfigError, choose, from_config
 from jaxvid.core.method import Method
 from jaxvid.core.types import Batch, Features, Tree, View
@@ -221,7 +221,8 @@ def make_parts(config: ConfigDict) -> tuple[Method, DataConfig]:
 
 def _import(path, method: Method, data: DataConfig) -> tuple[Tree, Tree, tuple[str, ...]]:
     fresh = jax.jit(lambda: fresh_state(method, data))()
-    state, table = init_from(fresh, ((str(path), "params/", "params"),), read_checkpoint)
+    rows = expand_init_from(str(path), method.inherits)
+    state, table = init_from(fresh, rows, read_checkpoint)
     rest = [(status, target) for target, status, _ in table if status != "matched"]
     # A decoder or sampler isn't needed to encode; a gap in the encoder gives wrong features.
     gaps = [target for status, target in rest if target.startswith("params/encoder/")]

@@ -10,7 +10,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 
 from jaxvid.core import banner, sharding
-from jaxvid.core.checkpoint import Checkpointer, init_from
+from jaxvid.core.checkpoint import Checkpointer, check_required, init_from
 from jaxvid.core.config import ConfigError, UserError
 from jaxvid.core.monitor import Profile, StopSignal, Window
 from jaxvid.core.run import Run, changed_fields
@@ -210,10 +210,12 @@ def restore_or_init(run: Run, saver: Checkpointer):
             )
         state = saver.restore(latest, run.abstract_state)
         return state, f"resumed from step {latest}", []
-    state = run.fresh_state()
+    state, matches = run.fresh_state(), []
+    if run.init_from:
+        state, matches = init_from(state, run.init_from, read_weights)
+    check_required(run.method.required, matches)
     if not run.init_from:
         return state, "fresh", []
-    state, matches = init_from(state, run.init_from, read_weights)
     state = jax.tree.map(jax.device_put, state, run.state_shardings)
     if run.config.ema:  # a copy, since the step donates both
         state = state.replace(ema=jax.tree.map(jnp.copy, state.params))

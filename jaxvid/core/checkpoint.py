@@ -17,6 +17,7 @@ from ml_collections import ConfigDict
 
 from jaxvid.core import trees
 from jaxvid.core.config import ConfigError, UserError, check
+from jaxvid.core.method import Method
 from jaxvid.core.types import TrainState
 
 MODEL, TRAIN = ("params", "extra", "ema"), ("step", "opt", "skipped", "key")
@@ -221,6 +222,27 @@ def init_from(
     return state.replace(params=both["params"], extra=both.get("extra", state.extra)), table
 
 
+def check_required(prefixes: Sequence[str], matches: Sequence[tuple[str, str, str]]) -> None:
+    """Whether ``init_from`` gave what a method can't start without.
+
+    Args:
+      prefixes: of paths, such as "extra/sampler/".
+      matches: match table.
+
+    Raises:
+      ConfigError: an array under one of them stayed fresh.
+    """
+    for prefix in prefixes:
+        under = [(path, status) for path, status, _ in matches if path.startswith(prefix)]
+        fresh = [path for path, status in under if status != "matched"]
+        if fresh or not under:
+            raise ConfigError(
+                f"config.init_from: nothing of the same shape for {(fresh or [prefix])[0]} "
+                f"({len(fresh)} of {len(under)} arrays under {prefix}); add a row (checkpoint, "
+                f"source regex, '{prefix.strip('/')}')"
+            )
+
+
 def _target(path: str, regex: str, prefix: str) -> str | None:
     found = re.match(regex, path)
     if not found:
@@ -229,8 +251,10 @@ def _target(path: str, regex: str, prefix: str) -> str | None:
     return "/".join(part for part in (prefix.strip("/"), rest.strip("/")) if part)
 
 
-def expand_init_from(value) -> tuple[tuple[str, str, str], ...]:
-    """``config.init_from`` in full: a bare path means "all parameters with the same name".
+def expand_init_from(
+    value, inherits: Sequence[tuple[str, str]] = Method.inherits
+) -> tuple[tuple[str, str, str], ...]:
+    """``config.init_from`` in full; a bare path means the rows ``inherits`` of that checkpoint.
 
     Raises:
       ConfigError: not a path and not a list of (checkpoint, source regex, target prefix).
@@ -238,7 +262,7 @@ def expand_init_from(value) -> tuple[tuple[str, str, str], ...]:
     if not value:
         return ()
     if isinstance(value, str):
-        return ((value, "params/", "params"),)
+        return tuple((value, *row) for row in inherits)
     rows = [tuple(row) for row in value]
     if any(len(row) != 3 or not all(isinstance(v, str) for v in row) for row in rows):
         raise ConfigError(

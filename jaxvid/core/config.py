@@ -111,9 +111,14 @@ def _convert(value: Any, hint: Any, path: str) -> Any:
     if origin in (typing.Union, types.UnionType):
         if value is None and type(None) in typing.get_args(hint):
             return None
-        for arm in typing.get_args(hint):
-            if arm is type(None):
-                continue
+        arms = [arm for arm in typing.get_args(hint) if arm is not type(None)]
+        groups = [arm for arm in arms if dataclasses.is_dataclass(arm)]
+        if groups and isinstance(value, (Mapping, ConfigDict)):
+            # The group that knows most of the names is meant; it complains about the rest.
+            names = {arm: {f.name for f in dataclasses.fields(arm)} for arm in groups}
+            likely = max(groups, key=lambda arm: len(names[arm] & set(value)))
+            return _convert(value, likely, path)
+        for arm in arms:
             try:
                 return _convert(value, arm, path)
             except ConfigError:

@@ -87,7 +87,7 @@ class Run:
         self.data: DataConfig = from_config(DataConfig, self.config.data, "config.data")
         self.method: Method = make_method(self._with_classes())
         self.mesh: Mesh = sharding.make_mesh(self.config.mesh, devices)
-        self.init_from = expand_init_from(self.config.init_from)
+        self.init_from = expand_init_from(self.config.init_from, self.method.inherits)
         c = self.config
         sharding.check_batch(c.batch_size, c.accumulate, self.mesh)
         if c.accumulate > 1 and self.method.coupling == "batch":
@@ -148,8 +148,12 @@ class Run:
             )
             for name, v in self.views.items()
         }
-        for name in ("label", "index"):
-            batch[name] = jax.ShapeDtypeStruct((b,), np.int32, sharding=placed)
+        shapes = dict.fromkeys(("label", "index", "group"), (b,))
+        for name, view in self.views.items():
+            if view.ids:
+                shapes[f"{name}_ids"] = batch[name].shape[:-3]
+        for name, shape in shapes.items():
+            batch[name] = jax.ShapeDtypeStruct(shape, np.int32, sharding=placed)
         return batch
 
     @cached_property

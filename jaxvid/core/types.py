@@ -12,7 +12,9 @@ Batch = Mapping[str, jax.Array]
 """Arrays with the global batch as leading axis.
 
 ``"<view>"`` (B, [V,] T, H, W, C) uint8 as loaded, f32 after ``Method.augment``; ``"label"`` (B,)
-int32; ``"index"`` (B,) int32 manifest rows; ``"rng"`` (B,) typed PRNG keys, made by the engine.
+int32; ``"index"`` (B,) int32 manifest rows; ``"group"`` (B,) int32, equal for clips of one
+recording; ``"<view>_ids"`` (B, [V,] T) int32 frame numbers, where the view asks for them; ``"rng"``
+(B,) typed PRNG keys, made by the engine.
 """
 
 
@@ -83,7 +85,16 @@ class LossOut(NamedTuple):
 
 @dataclass(frozen=True)
 class View:
-    """What the loader must deliver under one batch key. None means: as ``config.data`` says."""
+    """What the loader must deliver under one batch key. None means: as ``config.data`` says.
+
+    Attributes:
+      source: modality to read.
+      frames, stride, plan, crop, size: see :class:`jaxvid.data.config.DataConfig`.
+      count: clips per example; above 1 they have a V axis.
+      same: probability that all ``count`` clips show the same frames (crops stay their own).
+      group: views of one group share plan, crop and flip.
+      ids: also deliver the frame numbers, as "<view>_ids".
+    """
 
     source: str = "video"
     frames: int | None = None
@@ -92,7 +103,9 @@ class View:
     crop: str | None = None
     size: int | None = None
     count: int = 1
+    same: float = 0.0
     group: str | None = None
+    ids: bool = False
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ from jaxvid.data.sources import Record
 from jaxvid.data.views import apply_crop, fixed_crops, sample_crop
 
 BAD = "_bad"  # batch entry that carries the numbers of unreadable clips to the consumer
-_ORDER, _ROW = 1, 2  # tags that keep random streams apart
+_ORDER, _ROW, _SAME = 1, 2, 3  # tags that keep random streams apart
 
 
 class TooManyBadFiles(UserError):
@@ -83,12 +83,8 @@ class TrainMaker(Maker):
     def __call__(self, step: int) -> dict[str, np.ndarray]:
         slots = sorted({row // self.data.repeat for row in self.rows})
         done = dict(zip(slots, self.pool.map(lambda slot: self._clips(step, slot), slots)))
-        out = {name: [] for name in (*self.views, "label", "index")}
-        for row in self.rows:
-            clips, _ = done[row // self.data.repeat]
-            for name, value in clips[row].items():
-                out[name].append(value)
-        batch = {name: np.stack(values) for name, values in out.items()}
+        clips = [done[row // self.data.repeat][0][row] for row in self.rows]
+        batch = {name: np.stack([clip[name] for clip in clips]) for name in clips[0]}
         return batch | {BAD: pack_bad([b for _, bad in done.values() for b in bad])}
 
     def index(self, step: int, slot: int) -> int:
@@ -111,21 +107,24 @@ class TrainMaker(Maker):
                 bad[index] = str(error)
                 check_bad(bad, self.data.max_bad, len(self.source))
                 index = (index + 1) % len(self.source)
-        facts = {"label": np.int32(record.label), "index": np.int32(index)}
+        facts = _facts(record, index)
         return {row: clip | facts for row, clip in clips.items()}, list(bad.items())
 
     def _cut(self, record: Record, step: int, rows: list[int]) -> dict[int, dict]:
         """Decode once, cut every view of every row."""
         total = record.video.num_frames()
-        jobs = []
+        jobs, plans = [], {row: {} for row in rows}
         for row in rows:
             for name, view in self.views.items():
-                for copy in range(view.count):
-                    # Views of one group get the same numbers, so they share plan, crop and flip.
-                    tag = zlib.crc32((view.group or name).encode())
-                    rng = np.random.default_rng((self.seed, _ROW, step, row, tag, copy))
-                    ids = sample_ids(view.plan, rng, total, view.frames, view.stride)
-                    jobs.append((row, name, view, rng, ids))
+                # Views of one group get the same numbers, so they share plan, crop and flip.
+                tag = zlib.crc32((view.group or name).encode())
+                numbers = [(self.seed, _ROW, step, row, tag, copy) for copy in range(view.count)]
+                rngs = [np.random.default_rng(n) for n in numbers]
+                drawn = [sample_ids(view.plan, r, total, view.frames, view.stride) for r in rngs]
+                coin = np.random.default_rng((self.seed, _SAME, step, row, tag)).random()
+                plan = drawn[:1] * view.count if coin < view.same else drawn
+                plans[row][name] = np.array(plan, np.int32)
+                jobs += [(row, name, view, rng, ids) for rng, ids in zip(rngs, plan)]
         wanted = np.unique(np.concatenate([job[-1] for job in jobs]))
         frames = record.video.read(wanted, self.short_side(8 / 7))
         out = {row: {name: [] for name in self.views} for row in rows}
@@ -135,10 +134,17 @@ class TrainMaker(Maker):
             crop = sample_crop(view.crop, rng, width, height, view.size, scale, ratio)
             clip = frames[np.searchsorted(wanted, ids)]
             out[row][name].append(apply_crop(clip, crop, view.size))
-        return {row: self._join(clips) for row, clips in out.items()}
+        return {row: self._join(clips, plans[row]) for row, clips in out.items()}
 
-    def _join(self, clips: dict[str, list[np.ndarray]]) -> dict[str, np.ndarray]:
-        return {k: np.stack(v) if self.views[k].count > 1 else v[0] for k, v in clips.items()}
+    def _join(self, clips: dict[str, list], plans: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        named = {k: np.stack(v) for k, v in clips.items()}
+        for name, view in self.views.items():
+            if view.ids:
+                named[f"{name}_ids"] = plans[name]
+            for key in (name, f"{name}_ids"):
+                if view.count == 1 and key in named:
+                    named[key] = named[key][0]
+        return named
 
 
 @dataclass
@@ -163,12 +169,11 @@ class EvalMaker(Maker):
         if index < len(self.source):
             record = self.source[index]
             try:
-                facts = {"label": record.label, "index": index, "valid": True}
-                return self._cut(record) | _facts(facts), bad
+                return self._cut(record) | _facts(record, index) | {"valid": np.bool_(True)}, bad
             except VideoError as error:
                 bad.append((index, str(error)))
         blank = {k: np.zeros(self._shape(v), np.uint8) for k, v in self.views.items()}
-        return blank | _facts({"label": -1, "index": -1, "valid": False}), bad
+        return blank | _NOTHING | {"valid": np.bool_(False)}, bad
 
     def _shape(self, view: View) -> tuple[int, ...]:
         copies = self.clips * self.crops
@@ -208,9 +213,12 @@ def _order(seed: int, epoch: int, count: int) -> np.ndarray:
     return np.random.default_rng((seed, _ORDER, epoch)).permutation(count)
 
 
-def _facts(facts: dict) -> dict[str, np.ndarray]:
-    kinds = {"label": np.int32, "index": np.int32, "valid": np.bool_}
-    return {k: kinds[k](v) for k, v in facts.items()}
+def _facts(record: Record, index: int) -> dict[str, np.int32]:
+    group = record.group if record.group >= 0 else index
+    return {"label": np.int32(record.label), "index": np.int32(index), "group": np.int32(group)}
+
+
+_NOTHING = dict.fromkeys(("label", "index", "group"), np.int32(-1))
 
 
 def pack_bad(bad: list[tuple[int, str]]) -> tuple[np.ndarray, np.ndarray]:

@@ -15,7 +15,7 @@ import grain
 import numpy as np
 from absl import flags
 
-from jaxvid.core.config import ConfigError, choose
+from jaxvid.core.config import ConfigError, check, choose
 from jaxvid.core.types import View
 from jaxvid.data.clips import (
     BAD,
@@ -69,6 +69,7 @@ def resolve_views(data: DataConfig, views: Mapping[str, View]) -> dict[str, View
         for field in ("frames", "stride", "size", "count"):
             if getattr(view, field) < 1:
                 raise ConfigError(f"{where}: {field}={getattr(view, field)}, must be at least 1")
+        check(0 <= view.same <= 1, f"{where}, same", view.same, "in [0, 1]")
         out[name] = view
     return out
 
@@ -115,7 +116,8 @@ def make_train_batches(
 
     Returns:
       Iterator of dicts: every view uint8 (b, [V,] T, H, W, 3), "label" int32 (b,) with -1 for none,
-      "index" int32 (b,) positions in the split.
+      "index" int32 (b,) positions in the split, "group" int32 (b,) equal for clips of one
+      recording, "<view>_ids" int32 (b, [V,] T) for views with ``ids``.
 
     Raises:
       ConfigError: see :func:`steps_per_epoch`, :func:`resolve_views`; rows outside the batch.
@@ -155,7 +157,7 @@ def make_eval_batches(
     Returns:
       Iterator of dicts as :func:`make_train_batches`, with "valid" bool (b,): False in the rows
       that fill up the last batch and for unreadable files (counted in ``stats``); those rows have
-      label and index -1.
+      label, index and group -1.
     """
     del seed
     if clips < 1 or crops < 1:

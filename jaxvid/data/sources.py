@@ -5,7 +5,7 @@ import os
 import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -21,11 +21,19 @@ from jaxvid.data.manifest import Manifest, load_manifest, take_subset
 
 
 class Record(NamedTuple):
-    """One example: ``name`` for messages, ``label`` (-1 = none) and the frames."""
+    """One example.
+
+    Attributes:
+      name: for messages.
+      label: class, -1 = none.
+      video: the frames.
+      group: number of its recording; -1 = no other clip is of it.
+    """
 
     name: str
     label: int
     video: Video
+    group: int = -1
 
 
 @lru_cache(maxsize=8192)
@@ -82,7 +90,13 @@ class ManifestSource:
 
     def __getitem__(self, i: int) -> Record:
         row = self.manifest.rows[i]
-        return Record(row.key, row.label, self.opener(row.path, row.start, row.end))
+        video = self.opener(row.path, row.start, row.end)
+        return Record(row.key, row.label, video, self._groups[row.group])
+
+    @cached_property
+    def _groups(self) -> dict[str, int]:
+        names = dict.fromkeys(row.group for row in self.manifest.rows)
+        return {name: number for number, name in enumerate(names)}
 
     @property
     def class_names(self) -> tuple[str, ...]:

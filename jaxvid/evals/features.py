@@ -87,7 +87,7 @@ def fresh_state(method: Method, data: DataConfig) -> TrainState:
     """Untrained weights for clips of ``data``; to be jitted or traced."""
     view = pipeline.resolve_views(data, eval_views(method))["video"]
     video = jnp.zeros((1, view.frames, view.size, view.size, 3), jnp.uint8)
-    facts = {"label": jnp.zeros(1, jnp.int32), "index": jnp.zeros(1, jnp.int32)}
+    facts = {name: jnp.zeros(1, jnp.int32) for name in ("label", "index", "group")}
     return init_state(method, {}, {"video": video, **facts}, 0, 0.0)
 
 

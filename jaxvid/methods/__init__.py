@@ -6,8 +6,11 @@ from typing import Any
 from jaxvid.core.config import ConfigError, choose, from_config
 from jaxvid.core.method import Method
 from jaxvid.methods.adamae import AdaMAE
+from jaxvid.methods.coclr import CoCLR
 from jaxvid.methods.maest import MAEST
 from jaxvid.methods.masked import VideoMAE
+from jaxvid.methods.moco import MoCo, UberNCE
+from jaxvid.methods.simclr import SimCLR
 from jaxvid.methods.supervised import Supervised
 from jaxvid.methods.tats import TATS
 
@@ -16,6 +19,10 @@ METHODS: dict[str, type[Method]] = {
     "maest": MAEST,
     "adamae": AdaMAE,
     "tats": TATS,
+    "simclr": SimCLR,
+    "moco": MoCo,
+    "ubernce": UberNCE,
+    "coclr": CoCLR,
     "supervised": Supervised,
 }
 

@@ -1,6 +1,5 @@
 """Classification: fine-tuning, linear probing and training from scratch are one method."""
 
-import dataclasses
 from dataclasses import dataclass
 from typing import Literal
 
@@ -12,30 +11,35 @@ from jaxvid.augment.colour import to_unit
 from jaxvid.augment.geometry import random_erase, random_flip
 from jaxvid.augment.mix import mix, sample_weight
 from jaxvid.augment.randaug import MAX_LEVEL, rand_augment
+from jaxvid.core import trees
 from jaxvid.core.config import ConfigError
 from jaxvid.core.method import Method
 from jaxvid.core.types import Batch, Context, Features, LossOut, Objective, RunInfo, Tree
 from jaxvid.losses.classification import smooth_targets, soft_cross_entropy_loss
-from jaxvid.models.patches import token_grid
-from jaxvid.models.vit import Classifier, VitConfig, vit_config
+from jaxvid.models.backbone_config import BackboneConfig
+from jaxvid.models.encoders import Classifier, EncoderConfig, with_drop_path
+from jaxvid.models.vit import vit_config
 
 
 @dataclass(frozen=True)
 class Supervised(Method):
-    """Video transformer over all tokens, mean pooling, norm, linear head.
+    """Encoder over the whole clip, mean pooling, norm, linear head.
 
-    Started with ``init_from`` a pretraining run it takes over ``encoder/*`` (but not the encoder's
-    final norm, which it doesn't have). Linear probing is ``trains="(fc_norm|head)/.*"``.
+    Started with ``init_from`` a pretraining run it takes over ``encoder/*`` (but not a
+    transformer's final norm, which it doesn't have). Linear probing is
+    ``trains="(fc_norm|head)/.*"``; an encoder of which nothing is trained runs as in evaluation.
     RandAugment works on the crop (on the device); the public code works on the frame, before it
     crops.
 
     Attributes:
-      encoder: the video transformer; its stochastic depth is set by ``drop_path``.
+      encoder: a transformer, whose stochastic depth is set by ``drop_path``, or a convolutional
+        network, which has none.
       num_classes: classes of the data set; 0 = as many as the manifest has.
       drop_path: stochastic-depth rate of the last block, growing linearly from 0.
-      head_norm: norm before the head: "layer" as in the public code, or "batch" (statistics over
-        the clips), which takes away what all clips share. With little data and much empty
-        background that is most of the feature, and training with "layer" may not get started.
+      head_norm: norm before the head: "layer" as video transformers have, "none" as convolutional
+        networks have, or "batch" (statistics over the clips), which takes away what all clips
+        share; with little data and much empty background that is most of the feature, and training
+        with "layer" may not get started. "unit_batch" is "batch" on features of unit length.
       head_scale: factor on the initial weights of the head; small ones keep a pretrained encoder
         still at first, 1 lets a fresh one learn at once.
       head_dropout: dropout before the head.
@@ -48,10 +52,10 @@ class Supervised(Method):
       trains: regex of the parameters that are trained.
     """
 
-    encoder: VitConfig = vit_config("B")
+    encoder: EncoderConfig = vit_config("B")
     num_classes: int = 0
     drop_path: float = 0.1
-    head_norm: Literal["layer", "batch"] = "layer"
+    head_norm: Literal["layer", "batch", "unit_batch", "none"] = "layer"
     head_scale: float = 0.001
     head_dropout: float = 0.0
     label_smoothing: float = 0.1
@@ -68,8 +72,9 @@ class Supervised(Method):
     def __post_init__(self):
         if self.num_classes < 0 or self.num_classes == 1:
             raise ConfigError(f"method.num_classes: got {self.num_classes}; must be 2 or more")
-        if self.encoder.drop_path:
+        if getattr(self.encoder, "drop_path", 0):
             raise ConfigError("method.encoder.drop_path: set method.drop_path instead")
+        with_drop_path(self.encoder, self.drop_path)
         for name in ("drop_path", "head_dropout", "label_smoothing"):
             if not 0 <= getattr(self, name) < 1:
                 raise ConfigError(f"method.{name}: got {getattr(self, name)}; must be in [0, 1)")
@@ -88,7 +93,8 @@ class Supervised(Method):
     @property
     def coupling(self) -> Literal["none", "batch"]:
         """Batch statistics couple the clips of a batch."""
-        return "batch" if self.head_norm == "batch" else "none"
+        conv = isinstance(self.encoder, BackboneConfig)
+        return "batch" if conv or "batch" in self.head_norm else "none"
 
     def objectives(self, run: RunInfo) -> tuple[Objective, ...]:
         """One objective on what ``trains`` matches."""
@@ -97,9 +103,8 @@ class Supervised(Method):
 
     def net(self) -> Classifier:
         """The network."""
-        encoder = dataclasses.replace(self.encoder, drop_path=self.drop_path)
         return Classifier(
-            encoder,
+            with_drop_path(self.encoder, self.drop_path),
             self.num_classes,
             self.head_norm,
             self.head_dropout,
@@ -139,8 +144,11 @@ class Supervised(Method):
 
     def loss(self, params: Tree, extra: Tree, batch: Batch, ctx: Context, carry: Tree) -> LossOut:
         """Cross entropy with the soft targets; "top1" counts hits of the heaviest class."""
+        trained = trees.select(trees.flatten({"encoder": params["encoder"]}), self.trains)
         logits, averages = self.net().apply(
-            {"params": params, **extra}, batch["video"], batch["rng"], True, mutable=["batch_stats"]
+            {"params": params, **extra},
+            *(batch["video"], batch["rng"], True, bool(trained)),
+            mutable=["batch_stats"],
         )
         hit = logits.argmax(axis=1) == batch["target"].argmax(axis=1)
         loss = soft_cross_entropy_loss(logits, batch["target"]).mean()
@@ -149,15 +157,12 @@ class Supervised(Method):
 
     def encode(self, params: Tree, extra: Tree, batch: Batch) -> Features:
         """Tokens after the last block and the normalised mean that the head reads."""
-        video, net = batch["video"], self.net()
-        grid = token_grid(video.shape, self.encoder.patch)
 
         def both(net):
-            tokens = net.encoder(video)
-            return tokens, net.features(tokens)
+            tokens = net.tokens(batch["video"])
+            return Features(tokens, net.features(tokens))
 
-        tokens, pooled = net.apply({"params": params, **extra}, method=both)
-        return Features(tokens.reshape(-1, *grid, tokens.shape[-1]), pooled)
+        return self.net().apply({"params": params, **extra}, method=both)
 
     def predict(self, params: Tree, extra: Tree, batch: Batch) -> dict[str, Array]:
         """ "logits" (B, num_classes) f32."""

@@ -13,8 +13,7 @@ from jax import Array
 
 from jaxvid.core.config import ConfigError, choose
 from jaxvid.models.attention import AttentionImpl
-from jaxvid.models.batchnorm import BatchNorm
-from jaxvid.models.layers import Block, Blocks, QkvBias, dropout, fold_keys
+from jaxvid.models.layers import Block, Blocks, QkvBias
 from jaxvid.models.patches import Grid, Patch, gather_tokens, patchify, token_grid
 from jaxvid.models.posemb import PositionTable
 
@@ -171,45 +170,3 @@ class Encoder(nn.Module):
         x = self.blocks(tokens, keys)
         x = self.norm(x) if self.final_norm else x
         return x[:, 1:] if self.config.cls else x
-
-
-class Classifier(nn.Module):
-    """Encoder without final norm, mean over tokens, norm, dropout, linear head.
-
-    Attributes:
-      num_classes: width of the head.
-      norm: "layer", or "batch" (over the clips, with running averages in "batch_stats").
-      drop: dropout before the head.
-      head_scale: factor on the initial head weights, so that first logits are small.
-    """
-
-    config: VitConfig
-    num_classes: int
-    norm: Literal["layer", "batch"] = "layer"
-    drop: float = 0.0
-    head_scale: float = 0.001
-    dtype: str = "float32"
-    scan: bool = False
-    remat: str = "none"
-
-    def setup(self):
-        self.encoder = Encoder(self.config, False, self.dtype, self.scan, self.remat)
-        form = BatchNorm if self.norm == "batch" else nn.LayerNorm
-        self.fc_norm = form(self.config.norm_eps, dtype=self.dtype)
-        init = nn.initializers.truncated_normal(0.02 * self.head_scale)
-        self.head = nn.Dense(self.num_classes, dtype="float32", kernel_init=init)
-
-    def __call__(self, video: Array, keys: Array | None = None, train: bool = False) -> Array:
-        """Logits (B, num_classes) f32; ``keys`` (B,) switches dropout and drop path on."""
-        pooled = self.features(self.encoder(video, keys=keys), train)
-        keys = fold_keys(keys, self.config.depth)
-        return self.head(dropout(pooled.astype(jnp.float32), self.drop, keys, (0,)))
-
-    def tokens(self, video: Array, keys: Array | None = None) -> Array:
-        """Tokens (B, N, D) after the last block."""
-        return self.encoder(video, keys=keys)
-
-    def features(self, tokens: Array, train: bool = False) -> Array:
-        """Pooled features (B, D) of tokens (B, N, D) after the last block."""
-        pooled = tokens.mean(axis=1)
-        return self.fc_norm(pooled, train) if self.norm == "batch" else self.fc_norm(pooled)

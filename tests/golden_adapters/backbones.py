@@ -12,7 +12,7 @@ from jaxvid.interop.families import family_rules
 from jaxvid.interop.match import match, to_torch_state
 from jaxvid.interop.rules import split_statistics
 from jaxvid.models.backbone_config import BackboneConfig, backbone_config
-from jaxvid.models.backbones import ConvClassifier
+from jaxvid.models.encoders import Classifier
 from tests.golden_adapters.masked import to_clip, to_torch_video
 from tests.golden_fixture import Fixture
 
@@ -126,11 +126,11 @@ class Network:
 
     def call(self, what: str, first, train: bool, dtype: str, **kwargs):
         """``init`` with a key or ``apply`` with variables: logits, or the map of a bare network."""
-        net = ConvClassifier(self.config, self.classes, dtype)
+        net = Classifier(self.config, self.classes, "none", dtype=dtype)
         method = "__call__" if self.classes else "tokens"
         video = to_clip(self.video).astype(dtype) / 255
         video = (video - jnp.array(MEAN, dtype)) / jnp.array(STD, dtype)
-        return getattr(net, what)(first, video, train, method=method, **kwargs)
+        return getattr(net, what)(first, video, train=train, method=method, **kwargs)
 
 
 def small(make_config):

@@ -10,8 +10,9 @@ from jaxvid.losses.reconstruction import token_loss
 from jaxvid.masking.patterns import indices_to_mask, mask_to_indices, random_mask, tube_mask
 from jaxvid.methods.maest import MAEST
 from jaxvid.methods.masked import VideoMAE
+from jaxvid.models.encoders import Classifier
 from jaxvid.models.patches import patchify
-from jaxvid.models.vit import Classifier, VitConfig
+from jaxvid.models.vit import VitConfig
 from tests.golden_fixture import Fixture
 
 
@@ -135,7 +136,8 @@ def videomae_finetune(fixture: Fixture) -> None:
         plain = -jnp.take_along_axis(log_p, fixture.arrays["in/label"][:, None], 1).mean()
         smooth = c["label_smoothing"]
         smoothed = (1 - smooth) * plain - smooth * log_p.mean()
-        return soft, (tokens, features, logits, plain, smoothed)
+        flat = tokens.reshape(*logits.shape[:1], -1, tokens.shape[-1])
+        return soft, (flat, features, logits, plain, smoothed)
 
     (soft, aux), grads = jax.jit(jax.value_and_grad(run, (0, 1), has_aux=True))(params, video)
     names = ("out/tokens", "out/features", "out/logits", "loss/ce", "loss/label_smoothing_ce")

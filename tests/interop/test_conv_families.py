@@ -16,7 +16,7 @@ from jaxvid.interop.families import detect_family
 from jaxvid.interop.match import match, to_torch_state
 from jaxvid.interop.rules import InteropError
 from jaxvid.models.backbone_config import backbone_config
-from jaxvid.models.backbones import ConvClassifier
+from jaxvid.models.encoders import Classifier
 from jaxvid.tools.import_torch import import_run
 
 CLIP = jax.ShapeDtypeStruct((1, 8, 32, 32, 3), jnp.float32)
@@ -37,7 +37,7 @@ HEADLESS = ("tubelet_r3d", "tubelet_r2plus1d", "resnet2d3d", "s3d")
 
 def random_flat(family):
     """Parameters and statistics by path, random."""
-    net = ConvClassifier(NETWORKS[family], 3)
+    net = Classifier(NETWORKS[family], 3, "none")
     method = "tokens" if family in HEADLESS else "__call__"
     init = lambda key, x: net.init(key, x, train=False, method=method)  # noqa: E731
     rng, made = np.random.default_rng(0), {}

@@ -14,7 +14,7 @@ from jaxvid.core import sharding, trees
 from jaxvid.core.config import ConfigError
 from jaxvid.core.sharding import MeshConfig
 from jaxvid.models.backbone_config import SIZES, BackboneConfig, backbone_config
-from jaxvid.models.backbones import ConvClassifier, make_backbone
+from jaxvid.models.backbones import make_backbone
 from jaxvid.models.convnorm import ConvNorm, factored_width
 
 TINY = backbone_config("vcop_r3d", widths=(4, 5, 6, 7))
@@ -264,17 +264,6 @@ def test_initial_kernels(size, std):
     net = ConvNorm(backbone_config(size), "float32", 50, (3, 3, 3))
     kernel = net.init(jax.random.key(0), VIDEO, False)["params"]["conv"]["kernel"]
     assert float(kernel.std()) == pytest.approx(std, rel=0.05)
-
-
-def test_classifier_is_mean_and_linear_map():
-    net = ConvClassifier(TINY, 6)
-    variables = variables_of(net)
-    bare = {name: tree["encoder"] for name, tree in variables.items()}
-    tokens = run(make_backbone(TINY), bare, VIDEO, False)[0]
-    assert tokens.shape == (4, 1, 1, 1, 7)
-    head = variables["params"]["head"]
-    expected = tokens.mean((1, 2, 3)) @ head["kernel"] + head["bias"]
-    np.testing.assert_allclose(run(net, variables, VIDEO, False)[0], expected, atol=1e-5)
 
 
 def test_config_errors_name_the_choices():

@@ -10,7 +10,7 @@ import pytest
 from jaxvid.core import trees
 from jaxvid.core.config import ConfigError
 from jaxvid.models.decoder import Decoder
-from jaxvid.models.vit import Classifier, Encoder, VitConfig, vit_config
+from jaxvid.models.vit import Encoder, VitConfig, vit_config
 
 TINY = vit_config("tiny", width=24, heads=2, patch=(2, 4, 4))
 VIDEO = jax.random.normal(jax.random.key(0), (2, 4, 8, 12, 3))
@@ -107,21 +107,3 @@ def test_class_token_takes_part_and_is_left_out_of_the_output():
     assert out.shape == (2, 12, 24)
     other = {**params["params"], "cls_token": params["params"]["cls_token"] + jnp.arange(24.0)}
     assert np.abs(net.apply({"params": other}, VIDEO) - out).max() > 1e-3
-
-
-def test_initial_logits_are_small():
-    net = Classifier(TINY, 50)
-    params = jax.jit(net.init)(jax.random.key(0), VIDEO)
-    assert float(net.apply(params, VIDEO).std()) < 0.01
-    assert set(params["params"]) == {"encoder", "fc_norm", "head"}
-    assert "norm" not in params["params"]["encoder"]
-
-
-def test_classifier_dropout_needs_keys_and_goes_by_example():
-    net = Classifier(TINY, 5, drop=0.5, head_scale=1000.0)
-    params = jax.jit(net.init)(jax.random.key(0), VIDEO)
-    keys = jax.random.split(jax.random.key(3), 2)
-    logits = net.apply(params, VIDEO, keys)
-    assert np.abs(logits - net.apply(params, VIDEO)).max() > 0.1
-    alone = net.apply(params, VIDEO[1:], keys[1:])
-    np.testing.assert_allclose(alone, logits[1:], atol=1e-4)
