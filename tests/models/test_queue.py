@@ -32,5 +32,5 @@ def test_untouched_slots_keep_their_vectors():
 
 @pytest.mark.parametrize("size, batch", [(0, 4), (10, 4)])
 def test_size_must_be_a_multiple_of_the_batch(size, batch):
-    with pytest.raises(ConfigError, match="method.queue=.*a multiple of the batch size 4"):
+    with pytest.raises(ConfigError, match=r"method\.queue=.*a multiple of the batch size 4"):
         check_queue(size, batch)
