@@ -91,6 +91,19 @@ def run(**fields: Any) -> ConfigDict:
     return to_config(RunConfig(method={}, data={}, optim={}, **fields))
 
 
+def tiny_encoder(encoder: ConfigDict) -> ConfigDict:
+    """A small network of the same kind."""
+    if "arch" in encoder:
+        groups = 4 if encoder.bn_group_size else None
+        return models.backbone(
+            "vcop_r3d", widths=(8, 8, 12, 12), bn_group_size=groups, bn_track=encoder.bn_track
+        )
+    tiny = models.vit("tiny", patch=(2, 8, 8))
+    for name in ("pos", "qkv_bias", "cls", "drop_path"):
+        tiny[name] = encoder[name]
+    return tiny
+
+
 def smoke(config: ConfigDict) -> ConfigDict:
     """The same run in a minute: embedded videos, a tiny encoder, eight steps."""
     classes = config.data.num_classes
@@ -100,18 +113,17 @@ def smoke(config: ConfigDict) -> ConfigDict:
     )  # fmt: skip
     config.batch_size, config.steps, config.epochs = 8, 8, 0.0
     config.checkpoint.every_epochs, config.log_every = 1.0, 2
-    encoder = models.vit("tiny", patch=(2, 8, 8))
-    for name in ("pos", "qkv_bias", "cls", "drop_path"):
-        encoder[name] = config.method.encoder[name]
-    config.method.encoder = encoder
+    config.method.encoder = tiny_encoder(config.method.encoder)
     for name, value in (("decoder_width", 32), ("decoder_depth", 1), ("decoder_heads", 2),
-                        ("m_o", 0.25), ("num_landmarks", 8), ("sampler_heads", 2)):  # fmt: skip
+                        ("m_o", 0.25), ("num_landmarks", 8), ("sampler_heads", 2),
+                        ("dim", 16), ("queue", 16), ("topk", 2)):  # fmt: skip
         if name in config.method:
             config.method[name] = value
     if config.method.get("num_classes") == classes and classes:
         config.method.num_classes = config.data.num_classes
     for entry in config.optim.values():
         entry.warmup_epochs = min(entry.warmup_epochs, 0.5)
+        entry.milestones = tuple(0.5 for _ in entry.milestones)
     for entry in config.evals.values():
         entry.every_epochs = 0.0
     return config

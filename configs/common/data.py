@@ -4,6 +4,7 @@ Each function returns ``config.data``. Data sets on disk are named on the comman
 ``--config.data.manifest=ssv2.csv`` (made by ``python -m jaxvid.tools.make_manifest``).
 """
 
+from collections.abc import Callable
 from typing import Any
 
 from ml_collections import ConfigDict
@@ -45,3 +46,10 @@ def hmdb51(manifest: str = "", **fields: Any) -> ConfigDict:
     """HMDB51: split 1 has 3,570 / 1,530 clips, 51 classes."""
     base = {"stride": 2, "num_classes": 51}
     return to_config(DataConfig(source="video", manifest=manifest, **(base | fields)))
+
+
+def one_second(dataset: Callable[..., ConfigDict], **fields: Any) -> ConfigDict:
+    """32 successive frames of ``dataset`` at 128 px, crops of a fifth of the frame or more."""
+    base = {"frames": 32, "stride": 1, "size": 128, "short_side": 256, "crop": "rrc",
+            "rrc_scale": (0.2, 1.0)}  # fmt: skip
+    return dataset(**(base | fields))

@@ -5,10 +5,14 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from configs.common import models
+from jaxvid.core.checkpoint import expand_init_from
 from jaxvid.core.config import from_config, to_config
 from jaxvid.methods.adamae import AdaMAE
+from jaxvid.methods.coclr import CoCLR
 from jaxvid.methods.maest import MAEST
 from jaxvid.methods.masked import VideoMAE
+from jaxvid.methods.moco import MoCo, UberNCE
+from jaxvid.methods.simclr import SimCLR
 from jaxvid.methods.supervised import Supervised
 from jaxvid.methods.tats import TATS
 
@@ -46,3 +50,44 @@ def tats(**fields: Any) -> ConfigDict:
     """
     fields = {"encoder": models.vit("B")} | fields
     return to_config(from_config(TATS, fields, "methods.tats"), name="tats")
+
+
+# How co-training makes pairs of clips (public code): of two clips of the same frames one changes
+# colours, of others each with chance 0.3; grey is one channel, drawn for every frame.
+CO_TRAINING_PAIRS = {
+    "same_frames": 0.5,
+    "colours": "coclr",
+    "clip_augment": {"grey_channel": True},
+}
+
+
+def simclr(**fields: Any) -> ConfigDict:
+    """SimCLR on clips: S3D, temperature 0.1."""
+    return to_config(from_config(SimCLR, fields, "methods.simclr"), name="simclr")
+
+
+def moco(**fields: Any) -> ConfigDict:
+    """MoCo v2 on clips: S3D with BatchNorm over groups of 32 clips, 2,048 keys, m = 0.999."""
+    return to_config(from_config(MoCo, fields, "methods.moco"), name="moco")
+
+
+def ubernce(**fields: Any) -> ConfigDict:
+    """UberNCE: MoCo whose positives are the keys of the same class."""
+    return to_config(from_config(UberNCE, fields, "methods.ubernce"), name="ubernce")
+
+
+def coclr(**fields: Any) -> ConfigDict:
+    """CoCLR: MoCo with positives mined by the frozen network of the other view, top 5."""
+    return to_config(from_config(CoCLR, fields, "methods.coclr"), name="coclr")
+
+
+def co_training_start(own: str, sampler: str) -> tuple[tuple[str, str, str], ...]:
+    """``config.init_from`` of a CoCLR stage.
+
+    Args:
+      own: run of the trained view: its network is the start of query and key network.
+      sampler: run of the other view: its query network with head and statistics finds positives.
+    """
+    network = r"(extra/)?(?=params/(encoder|head)/|batch_stats/)"
+    mine = expand_init_from(own, CoCLR.inherits)
+    return (*mine, (sampler, network, "extra/sampler"))

@@ -5,9 +5,15 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from jaxvid.core.config import to_config
+from jaxvid.models.backbone_config import backbone_config
 from jaxvid.models.vit import vit_config
 
 
 def vit(size: str = "B", **overrides: Any) -> ConfigDict:
     """Video transformer of a named size ("tiny", "S", "B", "L", "H") with fields replaced."""
     return to_config(vit_config(size, **overrides))
+
+
+def backbone(size: str = "s3d", **overrides: Any) -> ConfigDict:
+    """Convolutional network of a named size (see ``backbone_config``) with fields replaced."""
+    return to_config(backbone_config(size, **overrides))

@@ -10,11 +10,17 @@ from jaxvid.core.optim import NO_DECAY, OptimConfig
 # Which parameters the public codes leave without weight decay, where it isn't the default.
 NORMS_AND_BIASES = r"(.*/)?(bias|scale|[^/]*_bias)"  # MAE-ST
 ADAMAE = rf"(?!sampler/pos_embed){NO_DECAY}"
+NOTHING = r"(?!)"  # contrastive methods: decay on every parameter
 
 
 def adamw(**fields: Any) -> ConfigDict:
     """AdamW entry; ``fields`` are those of ``OptimConfig``."""
     return to_config(OptimConfig(name="adamw", **fields))
+
+
+def adam(**fields: Any) -> ConfigDict:
+    """Adam entry with decay added to the gradient; ``fields`` are those of ``OptimConfig``."""
+    return to_config(OptimConfig(name="adam", **fields))
 
 
 def sgd(**fields: Any) -> ConfigDict:

@@ -31,16 +31,19 @@ class OptimConfig:
     """One entry of ``config.optim``.
 
     Attributes:
-      name: "adamw" (decoupled decay), "sgd" or "lars" (decay added to the gradient).
+      name: "adamw" (decoupled decay), "adam", "sgd" or "lars" (decay added to the gradient).
       base_lr: peak rate for a global batch of 256, scaled by ``global_batch / 256``
         (a batch counts clips, the repeats of a video included).
       lr: peak rate as it is. Exactly one of ``base_lr`` and ``lr`` is given.
-      betas, eps: of AdamW.
+      betas, eps: of Adam and AdamW.
       momentum, nesterov: of SGD and LARS.
       trust: LARS trust coefficient.
       weight_decay: for every parameter whose path ``no_decay`` doesn't match.
       no_decay: regex (``re.fullmatch``) of paths without decay (and without LARS trust ratio).
-      schedule: "cosine" to ``min_lr`` or "constant", both after the warm-up.
+      schedule: "cosine" to ``min_lr``, "step" or "constant", all after the warm-up.
+      horizon_epochs: length of the cosine from the start of the run; 0 = the run. A longer one is
+        left before it has fallen.
+      milestones, gamma: "step" multiplies the rate by ``gamma`` after each of these epochs.
       warmup_epochs: length of the linear warm-up; ``warmup_steps`` > 0 replaces it.
       warmup_lr, min_lr: first and last rate, scaled as the peak is.
       layer_decay: d < 1 multiplies the rate by d^(depth + 1 - id): id 0 for patch embedding and
@@ -49,7 +52,7 @@ class OptimConfig:
       freeze: regexes of parameters that stay as they are and get no optimiser state.
     """
 
-    name: Literal["adamw", "sgd", "lars"] = "adamw"
+    name: Literal["adamw", "adam", "sgd", "lars"] = "adamw"
     base_lr: float | None = None
     lr: float | None = None
     betas: tuple[float, float] = (0.9, 0.999)
@@ -59,7 +62,10 @@ class OptimConfig:
     trust: float = 0.001
     weight_decay: float = 0.05
     no_decay: str = NO_DECAY
-    schedule: Literal["cosine", "constant"] = "cosine"
+    schedule: Literal["cosine", "step", "constant"] = "cosine"
+    horizon_epochs: float = 0.0
+    milestones: tuple[float, ...] = ()
+    gamma: float = 0.1
     warmup_epochs: float = 0.0
     warmup_steps: int = 0
     warmup_lr: float = 0.0
@@ -76,11 +82,14 @@ class OptimConfig:
             )
         check(0 < self.layer_decay <= 1, "optim: layer_decay", self.layer_decay, "in (0, 1]")
         for name in ("base_lr", "lr", "weight_decay", "warmup_epochs", "warmup_steps", "warmup_lr",
-                     "min_lr"):  # fmt: skip
+                     "min_lr", "horizon_epochs", "gamma"):  # fmt: skip
             value = getattr(self, name)
             check(value is None or value >= 0, f"optim: {name}", value, "0 or more")
         for name, values in (("betas", self.betas), ("momentum", (self.momentum,))):
             check(all(0 <= v < 1 for v in values), f"optim: {name}", values, "in [0, 1)")
+        steps = self.schedule == "step"
+        check(bool(self.milestones) == steps, "optim: milestones", self.milestones,
+              "epochs for schedule 'step', and empty for others")  # fmt: skip
         for regex in (self.no_decay, *self.freeze, *(rule for rule, _ in self.lr_rules)):
             try:
                 re.compile(regex)
@@ -109,7 +118,8 @@ def make_schedule(config: OptimConfig, run: RunInfo) -> Schedule:
 
     Warm-up of W steps: ``linspace(warmup_lr, peak, W)`` with both ends, so the first step has
     ``warmup_lr``. Then, over the other n steps, ``min + (peak - min) / 2 * (1 + cos(pi i / n))``
-    for i = 0..n-1: the peak comes twice, ``min_lr`` is never quite reached (VideoMAE's rule).
+    for i = 0..n-1: the peak comes twice, ``min_lr`` is never quite reached (VideoMAE's rule). Or
+    ``peak * gamma^(milestones passed)``.
 
     Args:
       config: rates and lengths.
@@ -127,8 +137,9 @@ def make_schedule(config: OptimConfig, run: RunInfo) -> Schedule:
     peak = scale * (config.lr if config.base_lr is None else config.base_lr)
     first, last = scale * config.warmup_lr, scale * config.min_lr
     warm = config.warmup_steps or int(config.warmup_epochs * run.steps_per_epoch)
-    rest = run.total_steps - warm
-    if rest < 0:
+    horizon = round(config.horizon_epochs * run.steps_per_epoch) or run.total_steps
+    rest = horizon - warm
+    if run.total_steps < warm:
         raise ConfigError(
             f"optim: the warm-up takes {warm} steps, the run only {run.total_steps}; "
             "lower warmup_epochs or warmup_steps"
@@ -141,6 +152,9 @@ def make_schedule(config: OptimConfig, run: RunInfo) -> Schedule:
         if config.schedule == "cosine":
             phase = jnp.clip((step - warm) / max(rest, 1), 0.0, 1.0)
             falling = last + 0.5 * (peak - last) * (1.0 + jnp.cos(jnp.pi * phase))
+        for milestone in config.milestones:
+            passed = step >= round(milestone * run.steps_per_epoch)
+            falling = jnp.where(passed, config.gamma * falling, falling)
         return jnp.where(step < warm, rising, falling)
 
     return schedule
@@ -258,8 +272,11 @@ def describe(config: OptimConfig, params: Params) -> list[OptimRow]:
 def _direction(config: OptimConfig, paths: list[str]) -> optax.GradientTransformation:
     mask = {path: decays(config, path) for path in paths}
     decay = optax.add_decayed_weights(config.weight_decay, mask)
+    adam = optax.scale_by_adam(*config.betas, eps=config.eps)
     if config.name == "adamw":
-        return optax.chain(optax.scale_by_adam(*config.betas, eps=config.eps), decay)
+        return optax.chain(adam, decay)
+    if config.name == "adam":
+        return optax.chain(decay, adam)
     trace = optax.trace(config.momentum, config.nesterov) if config.momentum else optax.identity()
     if config.name == "sgd":
         return optax.chain(decay, trace)

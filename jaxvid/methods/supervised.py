@@ -9,6 +9,7 @@ from jax import Array
 
 from jaxvid.augment.colour import to_unit
 from jaxvid.augment.geometry import random_erase, random_flip
+from jaxvid.augment.jitter import ClipAugment
 from jaxvid.augment.mix import mix, sample_weight
 from jaxvid.augment.randaug import MAX_LEVEL, rand_augment
 from jaxvid.core import trees
@@ -18,6 +19,7 @@ from jaxvid.core.types import Batch, Context, Features, LossOut, Objective, RunI
 from jaxvid.losses.classification import smooth_targets, soft_cross_entropy_loss
 from jaxvid.models.backbone_config import BackboneConfig
 from jaxvid.models.encoders import Classifier, EncoderConfig, with_drop_path
+from jaxvid.models.layers import fold_keys
 from jaxvid.models.vit import vit_config
 
 
@@ -49,6 +51,7 @@ class Supervised(Method):
       flip: chance of a left-right flip; 0 for data whose labels name a direction.
       randaug_layers, randaug_magnitude, randaug_std: RandAugment; 0 layers = off.
       erasing: chance that a box is replaced by noise.
+      jitter: colour changes of convolutional recipes, None = none.
       trains: regex of the parameters that are trained.
     """
 
@@ -67,6 +70,7 @@ class Supervised(Method):
     randaug_magnitude: float = 9.0
     randaug_std: float = 0.5
     erasing: float = 0.25
+    jitter: ClipAugment | None = None
     trains: str = ".*"
 
     def __post_init__(self):
@@ -125,6 +129,8 @@ class Supervised(Method):
             return super().augment(batch, ctx)
         randaug, flip, erase = jax.vmap(lambda k: jax.random.split(k, 3), out_axes=1)(batch["rng"])
         video = to_unit(batch["video"])
+        if self.jitter is not None:
+            video = self.jitter(video, fold_keys(batch["rng"], 3), jax.random.fold_in(ctx.key, 1))
         if self.randaug_layers:
             video = rand_augment(
                 video, randaug, self.randaug_magnitude, self.randaug_layers, self.randaug_std
