@@ -23,6 +23,7 @@ from jaxvid.interop import read_weights
 from jaxvid.viz.inspection import inspect_clips, save_inspection
 from jaxvid.viz.report import write_report
 
+COLLAPSED = 0.05  # feature_std below which a run is warned of; fresh networks have 0.1 to 0.5
 SHOWN = ("loss", "reconstruction", "entropy", "accuracy")
 FREE_TO_CHANGE = (
     "log_every",
@@ -149,6 +150,12 @@ def loop(
     return state, finished
 
 
+def collapse_warning(figures: Mapping[str, float]) -> list[str]:
+    """A warning if the vectors of different clips have become the same ("feature_std", 1 = even)."""
+    found = figures.get("feature_std", 1.0)
+    return [f"WARNING: features collapse (feature_std {found:.3f})"] if found < COLLAPSED else []
+
+
 def report(figures: Mapping[str, float], step: int, writer, terminal) -> None:
     """One log line, one row of metrics."""
     names = [n for n in SHOWN if n in figures]
@@ -158,7 +165,7 @@ def report(figures: Mapping[str, float], step: int, writer, terminal) -> None:
     hint = " (loader-bound: pack the videos or raise data.repeat)" if wait > 10 else ""
     speed = f"{figures['clips_per_s']:.1f} clips/s  input-wait {wait:.0f} %{hint}"
     mfu = [f"MFU {100 * figures['mfu']:.1f} %"] if "mfu" in figures else []
-    terminal.log(step, "  ".join([*shown, speed, *mfu]))
+    terminal.log(step, "  ".join([*shown, speed, *mfu, *collapse_warning(figures)]))
     if writer is not None:
         writer.write_scalars(step, figures)
         writer.flush()

@@ -10,6 +10,7 @@ import pytest
 
 from configs.common import evals
 from jaxvid.core import trees
+from jaxvid.core.checkpoint import read_model
 from jaxvid.core.config import ConfigError
 from jaxvid.core.run import Run
 from jaxvid.evals import EVALS
@@ -161,7 +162,37 @@ def test_every_evaluation_then_fine_tuning(name, tmp_path):
     assert sorted(fresh) == [f"params/{p}" for p in FRESH]
 
 
+def test_co_training_starts_from_two_runs(tmp_path):
+    """InfoNCE, CoCLR from it, a frozen probe of its encoder: averages and queues come along."""
+    run_smoke(get_config("infonce_ucf101", "smoke"), tmp_path / "infonce")
+    words = f"own={tmp_path}/infonce,sampler={tmp_path}/infonce,smoke"
+    run_smoke(get_config("coclr_ucf101", words), tmp_path / "coclr")
+    table = (tmp_path / "coclr" / "banner.txt").read_text()
+    fresh = [line.split()[1] for line in table.splitlines() if line.startswith("    fresh")]
+    assert sorted(fresh) == [
+        f"extra/queue/{name}" for name in ("group", "key", "label", "other", "ptr")
+    ]
+    probe = get_config("finetune_s3d_ucf101", "linear,smoke")
+    probe.init_from = str(tmp_path / "coclr")
+    run_smoke(probe, tmp_path / "probe")
+    before, after = (read_model(tmp_path / run)[0] for run in ("coclr", "probe"))
+    for tree in ("params", "extra"):
+        was, now = trees.flatten(before[tree]), trees.flatten(after[tree])
+        kept = [path for path in now if "encoder/" in path]
+        assert kept
+        for path in kept:
+            np.testing.assert_array_equal(was[path], now[path], err_msg=path)
+
+
+def test_co_training_without_a_sampler_says_so(tmp_path):
+    with pytest.raises(ConfigError, match=r"config\.init_from: .*under extra/sampler/"):
+        train(get_config("coclr_ucf101", "smoke"), tmp_path, quiet=True)
+
+
+STAGED = ("coclr_ucf101",)  # need runs to start from
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("name", [n for n in NAMES if n not in (*QUICK, "tats_demo")])
+@pytest.mark.parametrize("name", [n for n in NAMES if n not in (*QUICK, *STAGED, "tats_demo")])
 def test_smoke_run_of_every_config(name, tmp_path):
     run_smoke(get_config(name, "smoke"), tmp_path)

@@ -16,6 +16,7 @@ from jaxvid.data.pipeline import (
     describe,
     make_eval_batches,
     make_train_batches,
+    resolve_views,
     steps_per_epoch,
 )
 from jaxvid.data.sources import make_source
@@ -62,6 +63,29 @@ def test_shapes_and_types(tiny):
     assert batch["label"].dtype == batch["index"].dtype == np.int32
     rows = load_manifest(embedded_folder(tiny) / "manifest.csv", "train").rows
     assert batch["label"].tolist() == [rows[i].label for i in batch["index"]]
+
+
+def test_clips_of_a_view_may_share_their_frames(tiny):
+    for same in (0.0, 0.5, 1.0):
+        view = View(count=2, same=same, ids=True, frames=4, stride=1, size=16, crop="rrc")
+        batches = make_train_batches(tiny, {"video": view}, seed=0, global_batch=4, num_steps=10)
+        ids = np.concatenate([batch["video_ids"] for batch in batches])
+        assert ids.shape == (40, 2, 4)
+        assert ids.dtype == np.int32
+        shared = (ids[:, 0] == ids[:, 1]).all(1)
+        assert {0.0: shared.mean() < 0.3, 0.5: 0.3 < shared.mean() < 0.8, 1.0: shared.all()}[same]
+    with pytest.raises(ConfigError, match=r"same=1\.5: must be in"):
+        resolve_views(tiny, {"video": View(same=1.5)})
+
+
+def test_clips_of_one_recording_share_a_group(tiny, folder):
+    lines = [f"v{i}.mp4,{i},train,g{i // 2}" for i in (0, 1, 2, 4, 5, 6)]
+    (folder / "g.csv").write_text("\n".join(["path,label,split,group", *lines]))
+    data = replace(tiny, source="video", manifest=str(folder / "g.csv"))
+    (batch,) = train(data, num_steps=1, global_batch=6)
+    assert [batch["group"][batch["label"] == i].tolist() for i in (0, 1, 2, 4, 5, 6)] == [
+        [0], [0], [1], [2], [2], [3]
+    ]  # fmt: skip
 
 
 def test_describe_reads_the_manifest_only(tiny, folder):

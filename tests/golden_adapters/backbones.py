@@ -13,13 +13,12 @@ from jaxvid.interop.match import match, to_torch_state
 from jaxvid.interop.rules import split_statistics
 from jaxvid.models.backbone_config import BackboneConfig, backbone_config
 from jaxvid.models.encoders import Classifier
+from tests.compiling import fast_jit
 from tests.golden_adapters.masked import to_clip, to_torch_video
 from tests.golden_fixture import Fixture
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 DEPTHS = {10: (1, 1, 1, 1), 16: (2, 2, 2, 1), 18: (2, 2, 2, 2), 34: (3, 4, 6, 3)}
-# Every network is compiled for one step; convolutions are library calls all the same.
-FAST_COMPILE = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
 # Our stage for a reference's module, where the names differ.
 STAGES = {
     "maxpool": "stem",
@@ -153,7 +152,7 @@ def small(make_config):
         def loss(params, train):
             return (apply(params, train, "float64")[0] * probe).sum()
 
-        compiled = functools.partial(jax.jit, static_argnums=1, compiler_options=FAST_COMPILE)
+        compiled = functools.partial(fast_jit, static_argnums=1)
         out, new = compiled(apply)(net.params, False)
         fixture.check("out/eval", out)
         stages = new["intermediates"]["encoder"]["stages"]
@@ -185,10 +184,7 @@ def full(make_config):
     def check(fixture: Fixture) -> None:
         net = Network(fixture, make_config, generated(fixture.meta))
         assert trees.count(net.params) == fixture.meta["n_params"]
-        run = jax.jit(
-            lambda variables: net.call("apply", variables, False, "float32"),
-            compiler_options=FAST_COMPILE,
-        )
+        run = fast_jit(lambda variables: net.call("apply", variables, False, "float32"))
         out = run({"params": net.params, "batch_stats": net.stats})
         fixture.check("out/eval", out if out.ndim == 2 else out.mean((1, 2, 3)))
 

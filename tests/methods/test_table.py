@@ -11,15 +11,21 @@ import numpy as np
 import pytest
 
 from jaxvid.core import trees
+from jaxvid.core.config import ConfigError
 from jaxvid.core.run import Run
 from jaxvid.core.types import Context
 from jaxvid.methods import METHODS
+from tests.compiling import fast_jit
 
 CONFIG_OF = {
     "videomae": "videomae_ssv2",
     "maest": "maest_k400",
     "adamae": "adamae_ssv2",
     "tats": "tats_ssv2",
+    "simclr": "infonce_ucf101:method=simclr,",
+    "moco": "infonce_ucf101",
+    "ubernce": "infonce_ucf101:method=ubernce,",
+    "coclr": "coclr_ucf101",
     "supervised": "finetune_hmdb51",
 }
 
@@ -31,18 +37,24 @@ def test_every_method_is_covered():
 @cache
 def built(name):
     """The smoke run of a method, its parameters and an augmented batch."""
-    config = importlib.import_module(f"configs.{CONFIG_OF[name]}").get_config("smoke")
+    file, _, arg = CONFIG_OF[name].partition(":")
+    config = importlib.import_module(f"configs.{file}").get_config(f"{arg}smoke")
     run = Run(config, jax.devices()[:1])
     state = run.fresh_state()
     rng = np.random.default_rng(0)
-    shape = run.abstract_batch["video"].shape
+    tops = {np.dtype(np.uint8): 256, np.dtype(np.int32): 4}
     batch = {
-        "video": jnp.asarray(rng.integers(0, 256, shape, dtype=np.uint8)),
-        "label": jnp.arange(shape[0], dtype=jnp.int32) % 4,
-        "index": jnp.arange(shape[0], dtype=jnp.int32),
-        "rng": jax.random.split(jax.random.key(1), shape[0]),
+        key: jnp.asarray(rng.integers(0, tops[np.dtype(x.dtype)], x.shape, dtype=x.dtype))
+        for key, x in run.abstract_batch.items()
     }
+    batch["rng"] = jax.random.split(jax.random.key(1), run.config.batch_size)
     return run, state, run.method.augment(batch, context(run)) | {"rng": batch["rng"]}
+
+
+def one_clip(run, batch):
+    """The batch as evaluators give it: one clip per video."""
+    video = batch["video"]
+    return {**batch, "video": video[:, 0] if run.views["video"].count > 1 else video}
 
 
 def context(run, active=None):
@@ -58,7 +70,7 @@ def test_gradient_reaches_what_is_declared(name):
     run, state, batch = built(name)
     flat = trees.flatten(state.params)
 
-    @jax.jit
+    @fast_jit
     def grads(flat):
         def loss(flat):
             params = trees.unflatten(flat)
@@ -81,11 +93,13 @@ def test_gradient_reaches_what_is_declared(name):
 @pytest.mark.parametrize("name", METHODS)
 def test_encode_gives_a_token_grid(name):
     run, state, batch = built(name)
-    found = jax.jit(run.method.encode)(state.params, state.extra, batch)
+    batch, encoder = one_clip(run, batch), run.method.encoder
+    found = fast_jit(run.method.encode)(state.params, state.extra, batch)
     b, t, h, w, _ = batch["video"].shape
-    patch = run.method.encoder.patch
+    # The small residual network halves time three times and space four times.
+    patch = getattr(encoder, "patch", (8, 16, 16))
     grid = (t // patch[0], h // patch[1], w // patch[2])
-    width = run.method.encoder.width
+    width = encoder.width if hasattr(encoder, "width") else encoder.widths[-1]
     assert found.tokens.shape == (b, *grid, width)
     assert found.pooled.shape == (b, width)
     assert found.pooled.dtype == jnp.float32
@@ -95,7 +109,11 @@ def test_encode_gives_a_token_grid(name):
 def test_coupling_is_true(name):
     """The loss of a batch is the mean over its halves where the method says "none"."""
     run, state, batch = built(name)
-    assert run.method.coupling == "none"
+    if run.method.coupling == "batch":
+        run.source.accumulate = 2
+        with pytest.raises(ConfigError, match="couples the examples of a batch"):
+            Run(run.source, jax.devices()[:1])
+        return
 
     @jax.jit
     def loss(batch):
@@ -110,7 +128,9 @@ def test_coupling_is_true(name):
 def test_compute_dtype_is_a_switch(name):
     run, state, batch = built(name)
     half = dataclasses.replace(run.method, dtype="bfloat16")
-    out = jax.jit(lambda p: half.loss(p, state.extra, batch, context(run), None))(state.params)
-    full = run.method.loss(state.params, state.extra, batch, context(run), None)
+    out = fast_jit(lambda p: half.loss(p, state.extra, batch, context(run), None))(state.params)
+    full = fast_jit(lambda p: run.method.loss(p, state.extra, batch, context(run), None))(
+        state.params
+    )
     assert out.loss.dtype == jnp.float32
     np.testing.assert_allclose(out.loss, full.loss, rtol=0.05)

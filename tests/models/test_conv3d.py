@@ -11,8 +11,8 @@ import pytest
 from jaxvid.core.config import ConfigError
 from jaxvid.core.flops import count_flops
 from jaxvid.models.conv3d import Conv3d, conv3d, max_pool
+from tests.compiling import fast_jit
 
-FAST_COMPILE = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
 CLIP = jax.random.normal(jax.random.key(0), (2, 5, 7, 6, 3))
 
 
@@ -24,7 +24,7 @@ def with_gradients(fn, *args):
         out, pull = jax.vjp(fn, *args)
         return out, pull(weights)
 
-    return jax.jit(both, compiler_options=FAST_COMPILE)(*args)
+    return fast_jit(both)(*args)
 
 
 def assert_equal(found, expected, atol=1e-4):
