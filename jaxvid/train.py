@@ -23,8 +23,8 @@ from jaxvid.interop import read_weights
 from jaxvid.viz.inspection import inspect_clips, save_inspection
 from jaxvid.viz.report import write_report
 
-COLLAPSED = 0.05  # feature_std below which a run is warned of; fresh networks have 0.1 to 0.5
-SHOWN = ("loss", "reconstruction", "entropy", "accuracy")
+COLLAPSED = 0.05  # below this feature_std (1 = spread evenly over the sphere) a run is warned of
+SHOWN = ("loss", "reconstruction", "entropy", "top1", "feature_std")
 FREE_TO_CHANGE = (
     "log_every",
     "max_skips",
@@ -151,7 +151,7 @@ def loop(
 
 
 def collapse_warning(figures: Mapping[str, float]) -> list[str]:
-    """A warning if the vectors of different clips have become the same ("feature_std", 1 = even)."""
+    """A warning if the vectors of different clips have become the same (``feature_std`` near 0)."""
     found = figures.get("feature_std", 1.0)
     return [f"WARNING: features collapse (feature_std {found:.3f})"] if found < COLLAPSED else []
 
