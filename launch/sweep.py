@@ -2,9 +2,10 @@
 
 A sweep file has ``get_sweep(arg="")`` that returns a dictionary:
 
-* ``runs``: list of dictionaries with ``name``, ``config`` (file, variant after a colon), optional
-  ``overrides`` (dotted config field -> value) and ``init_from`` (name of an earlier run of the
-  list, whose workdir of the same seed becomes ``config.init_from``);
+* ``runs``: list of dictionaries with ``name``, ``config`` (file, variant after a colon; ``{name}``
+  in it stands for the workdir of an earlier run of the list, of the same seed), optional
+  ``overrides`` (dotted config field -> value) and ``init_from`` (name of an earlier run whose
+  workdir becomes ``config.init_from``): so a chain of stages is a list too;
 * optional ``seeds`` (default ``(0,)``), ``compare`` (names of the runs put side by side at the end;
   default: those no other run starts from), ``floors`` (rows of reference: name -> value).
 
@@ -20,6 +21,7 @@ import os
 import queue
 import shlex
 import signal
+import string
 import subprocess
 import sys
 import threading
@@ -46,14 +48,14 @@ class Job:
       seed: of the run.
       workdir: where it writes.
       flags: command line of ``jaxvid.main``.
-      needs: workdir that it starts from, or None.
+      needs: workdirs that it starts from.
     """
 
     name: str
     seed: int
     workdir: Path
     flags: tuple[str, ...]
-    needs: Path | None = None
+    needs: tuple[Path, ...] = ()
 
     @property
     def record(self) -> dict[str, Any]:
@@ -97,14 +99,20 @@ def read_sweep(path: str) -> dict[str, Any]:
         _check_keys(run, RUN_KEYS, ("name", "config"), where)
         if run["name"] in seen:
             raise ConfigError(f"{where}: the name '{run['name']}' is taken")
-        source = run.get("init_from")
-        if source and source not in seen:
-            raise ConfigError(f"{where}.init_from: no earlier '{source}'; {suggest(source, seen)}")
+        for source in sources_of(run):
+            if source not in seen:
+                raise ConfigError(f"{where}: no earlier '{source}'; {suggest(source, seen)}")
         seen.append(run["name"])
     for other in sweep.get("compare", ()):
         if other not in seen:
             raise ConfigError(f"{name}: compare: no run '{other}'; {suggest(other, seen)}")
     return sweep
+
+
+def sources_of(run: Mapping[str, Any]) -> list[str]:
+    """Names of the runs that ``run`` starts from."""
+    named = [name for _, name, *_ in string.Formatter().parse(run["config"]) if name]
+    return [*named, *filter(None, [run.get("init_from")])]
 
 
 def make_jobs(
@@ -132,14 +140,13 @@ def make_jobs(
         for run in sweep["runs"]:
             workdir = Path(out) / run["name"] / f"seed{seed}"
             values = {**run.get("overrides", {}), "seed": seed}
-            source = run.get("init_from")
-            needs = Path(out) / source / f"seed{seed}" if source else None
-            if needs:
-                values["init_from"] = str(needs)
-            flags = [f"--config={run['config']}", f"--workdir={workdir}"]
+            needs = {name: Path(out) / name / f"seed{seed}" for name in sources_of(run)}
+            if run.get("init_from"):
+                values["init_from"] = str(needs[run["init_from"]])
+            flags = [f"--config={run['config'].format(**needs)}", f"--workdir={workdir}"]
             flags += [f"--config.{k}={v}" for k, v in values.items()]
             flags += [f"--config.{text}" for text in overrides]
-            jobs.append(Job(run["name"], seed, workdir, tuple(flags), needs))
+            jobs.append(Job(run["name"], seed, workdir, tuple(flags), tuple(needs.values())))
     return jobs
 
 
@@ -157,7 +164,7 @@ def run_job(
         return "changed"
     if before.get("status") == "done":
         return "done"
-    if job.needs and _status(job.needs) != "done":
+    if any(_status(workdir) != "done" for workdir in job.needs):
         return "blocked"
     job.workdir.mkdir(parents=True, exist_ok=True)
     # The report is the last thing a finished run writes: one of an earlier attempt must not count.
@@ -196,8 +203,9 @@ def run_sweep(
     over = {job.workdir: threading.Event() for job in jobs}
 
     def work(i: int, job: Job) -> str:
-        if job.needs in over:  # comes earlier in the list, so it is running or over
-            over[job.needs].wait()
+        for workdir in job.needs:  # comes earlier in the list, so it is running or over
+            if workdir in over:
+                over[workdir].wait()
         share = shares.get()
         try:
             if stop.asked.is_set():
@@ -239,7 +247,7 @@ def compare(sweep: Mapping[str, Any], outcome: Mapping[Job, str], out: Path) -> 
     from jaxvid.viz.comparison_page import write_page
     from jaxvid.viz.runs import RunError
 
-    sources = {run.get("init_from") for run in sweep["runs"]}
+    sources = {name for run in sweep["runs"] for name in sources_of(run)}
     leaves = [run["name"] for run in sweep["runs"] if run["name"] not in sources]
     names = sweep.get("compare", leaves)
     done = [
@@ -280,7 +288,8 @@ def _explain(job: Job, status: str) -> str:
     if status == "done":
         return f"in {job.record['seconds']} s"
     if status == "blocked":
-        return f"because {job.needs} is {_status(job.needs)}"
+        left = {w: s for w in job.needs if (s := _status(w)) != "done"}
+        return "because " + ", ".join(f"{w} is {s}" for w, s in left.items())
     if status == "changed":
         old, new = job.record["flags"], job.flags
         gone = " ".join(f for f in old if f not in new)

@@ -226,3 +226,32 @@ def test_stored_sweeps_are_valid():
     for path in files:
         jobs = sweep.make_jobs(sweep.read_sweep(str(path)), "out")
         assert all((ROOT / j.flags[0].split("=", 1)[1].split(":")[0]).is_file() for j in jobs)
+
+
+def test_a_chain_of_stages_waits_for_both_of_its_sources(write, tmp_path, program):
+    runs = [
+        {"name": "a", "config": "a.py"},
+        {"name": "b", "config": "b.py", "overrides": {"mode": "fail"}},
+        {"name": "c", "config": "c.py:own={a},other={a}"},
+        {"name": "d", "config": "d.py:own={a},other={b}"},
+    ]
+    plan = sweep.read_sweep(write(runs))
+    jobs = sweep.make_jobs(plan, tmp_path / "o")
+    a, b = (tmp_path / "o" / name / "seed0" for name in "ab")
+    assert jobs[3].flags[0] == f"--config=d.py:own={a},other={b}"
+    assert jobs[3].needs == (a, b)
+    outcome = sweep.run_sweep(jobs, program, parallel=2)
+    assert list(outcome.values()) == ["done", "failed", "done", "blocked"]
+    assert sweep.sources_of(runs[3]) == ["a", "b"]
+    with pytest.raises(ConfigError, match="no earlier 'd'"):
+        sweep.read_sweep(write([{"name": "c", "config": "c.py:own={d}"}]))
+
+
+def test_stages_of_coclr_alternate():
+    path = str(ROOT / "configs/sweeps/coclr.py")
+    jobs = sweep.make_jobs(sweep.read_sweep(path), "o")
+    assert [job.name for job in jobs] == ["rgb0", "flow0", "rgb1", "flow1", "rgb2", "flow2"]
+    needs = {job.name: tuple(path.parent.name for path in job.needs) for job in jobs}
+    assert needs["rgb1"] == ("rgb0", "flow0")
+    assert needs["flow1"] == ("flow0", "rgb1")
+    assert needs["flow2"] == ("flow1", "rgb2")
