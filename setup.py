@@ -16,7 +16,7 @@ REQUIRES = [
     "matplotlib",
     "ml-collections>=1.1",
     "numpy>=2",
-    "opencv-python-headless",
+    "opencv-contrib-python-headless",
     "optax>=0.2.8",
     "orbax-checkpoint>=0.11.40",
     "pyarrow",

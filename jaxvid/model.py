@@ -18,6 +18,7 @@ from jaxvid.core.config import ConfigError, choose, from_config
 from jaxvid.core.method import Method
 from jaxvid.core.types import Batch, Features, Tree, View
 from jaxvid.data.config import DataConfig
+from jaxvid.data.images import Video
 from jaxvid.data.pipeline import cut_fixed, resolve_views
 from jaxvid.data.sources import VideoFile
 from jaxvid.data.views import resize
@@ -51,9 +52,9 @@ class Model:
         """Features of one video or of a batch of clips.
 
         Args:
-          video: path of a video file; or decoded frames uint8 (T, H, W, 3) of any length and size,
-            sampled and cropped as a file would be; or prepared clips uint8 (B, frames, size, size,
-            3).
+          video: path of a video file (for a network that reads flow, of a flow file); or decoded
+            frames uint8 (T, H, W, 3) of any length and size, sampled and cropped as a file would
+            be; or prepared clips uint8 (B, frames, size, size, 3).
           clips, crops: views of one video, spread over time and along its longer side.
 
         Returns:
@@ -80,7 +81,7 @@ class Model:
         """The uint8 batch that the network gets for ``video`` (see :meth:`encode`)."""
         views = resolve_views(self.data, eval_views(self.method))
         if isinstance(video, (str, Path)):
-            return cut_fixed(VideoFile(str(video)), views, self._short_side(views), clips, crops)
+            return self._cut(VideoFile(str(video)), views, clips, crops)
         video = np.asarray(video)
         if video.dtype != np.uint8 or video.ndim not in (4, 5) or video.shape[-1] != 3:
             raise ValueError(
@@ -88,16 +89,17 @@ class Model:
                 f"{video.dtype} {video.shape}"
             )
         if video.ndim == 4:
-            return cut_fixed(Frames(video), views, self._short_side(views), clips, crops)
+            return self._cut(Frames(video), views, clips, crops)
         view = views["video"]
         expected = (view.frames, view.size, view.size, 3)
         if video.shape[1:] != expected:
             raise ValueError(f"clips: shape {video.shape}, expected (B, {str(expected)[1:]}")
         return {"video": video}
 
-    def _short_side(self, views: Mapping[str, View]) -> int:
-        side = self.data.short_side or views["video"].size
-        return max(side, 0)
+    def _cut(self, video: Video, views: Mapping[str, View], clips: int, crops: int) -> Batch:
+        view = views["video"]
+        side = max(self.data.short_side or view.size, 0)
+        return cut_fixed({view.source: video}, views, side, clips, crops)
 
 
 @dataclass(frozen=True)

@@ -56,7 +56,8 @@ def train(config, workdir: str | Path, *, quiet: bool = False, devices=None) -> 
     run = Run(config, devices)
     evaluators = check_evals(run.config.evals, run.method, run.config.ema > 0, run.data)
     if run.config.pictures and hasattr(run.method, "inspect"):
-        describe(run.data, run.data.eval_split)  # the pictures' clips; an error now, not at the end
+        # The pictures' clips; an error now, not at the end.
+        describe(run.data, run.data.eval_split, run.views)
     total, lead = run.info.total_steps, jax.process_index() == 0
     workdir = prepare_workdir(workdir)
     saver = Checkpointer(workdir, run.config.checkpoint.keep)

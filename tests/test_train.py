@@ -12,7 +12,9 @@ from jaxvid.core import trees
 from jaxvid.core.checkpoint import CheckpointError
 from jaxvid.core.config import ConfigError
 from jaxvid.core.run import Run
+from jaxvid.core.types import View
 from jaxvid.core.writers import read_json_lines
+from jaxvid.methods.masked import VideoMAE
 from jaxvid.train import NonFiniteError, train
 from tests.runs import assert_close, final, smoke
 
@@ -220,6 +222,13 @@ def test_time_limit_ends_the_run_early(tmp_path):
 def test_impossible_configs_fail_at_start_up(tmp_path, fields, message):
     with pytest.raises((ConfigError, CheckpointError), match=message):
         train(smoke(CONFIG, **fields), tmp_path / "run", quiet=True)
+
+
+def test_missing_flow_fails_at_start_up(tmp_path, monkeypatch):
+    monkeypatch.setattr(VideoMAE, "views", lambda self: {"video": View("flow")})
+    with pytest.raises(ConfigError, match=r"no flow .*jaxvid\.tools\.make_flow"):
+        train(smoke(CONFIG), tmp_path / "run", quiet=True)
+    assert not (tmp_path / "run").exists()
 
 
 def test_workdir_that_is_a_file(tmp_path):

@@ -127,8 +127,8 @@ class Run:
     @cached_property
     def info(self) -> RunInfo:
         """Length of the run; reads the manifest."""
-        c, examples = self.config, describe(self.data, self.data.train_split).num_examples
-        per_epoch = steps_per_epoch(self.data, examples, c.batch_size)
+        c, found = self.config, describe(self.data, self.data.train_split, self.views)
+        per_epoch = steps_per_epoch(self.data, found.num_examples, c.batch_size)
         return RunInfo(per_epoch, c.steps or max(1, round(c.epochs * per_epoch)), c.batch_size)
 
     @cached_property

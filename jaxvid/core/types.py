@@ -88,11 +88,13 @@ class View:
     """What the loader must deliver under one batch key. None means: as ``config.data`` says.
 
     Attributes:
-      source: modality to read.
+      source: modality to read: "video", or its optical "flow" (files of
+        :mod:`jaxvid.tools.make_flow`); mirrored flow keeps the sign of u, as the public recipes do.
       frames, stride, plan, crop, size: see :class:`jaxvid.data.config.DataConfig`.
       count: clips per example; above 1 they have a V axis.
       same: probability that all ``count`` clips show the same frames (crops stay their own).
-      group: views of one group share plan, crop and flip.
+      group: views of one group share plan, crop and flip, so that frame t of the video and flow t
+        (from frame t to t + 1) stand side by side.
       ids: also deliver the frame numbers, as "<view>_ids".
     """
 

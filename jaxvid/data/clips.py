@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import NamedTuple
 
 import numpy as np
 
@@ -17,7 +18,7 @@ from jaxvid.data.decode import VideoError
 from jaxvid.data.images import Video
 from jaxvid.data.sampling import fixed_ids, sample_ids
 from jaxvid.data.sources import Record
-from jaxvid.data.views import apply_crop, fixed_crops, sample_crop
+from jaxvid.data.views import apply_crop, fixed_crops, sample_crop, scale_crop
 
 BAD = "_bad"  # batch entry that carries the numbers of unreadable clips to the consumer
 _ORDER, _ROW, _SAME = 1, 2, 3  # tags that keep random streams apart
@@ -112,7 +113,8 @@ class TrainMaker(Maker):
 
     def _cut(self, record: Record, step: int, rows: list[int]) -> dict[int, dict]:
         """Decode once, cut every view of every row."""
-        total = record.video.num_frames()
+        videos = open_videos(record, self.views)
+        total = shared_length(videos)
         jobs, plans = [], {row: {} for row in rows}
         for row in rows:
             for name, view in self.views.items():
@@ -125,15 +127,18 @@ class TrainMaker(Maker):
                 plan = drawn[:1] * view.count if coin < view.same else drawn
                 plans[row][name] = np.array(plan, np.int32)
                 jobs += [(row, name, view, rng, ids) for rng, ids in zip(rngs, plan)]
-        wanted = np.unique(np.concatenate([job[-1] for job in jobs]))
-        frames = record.video.read(wanted, self.short_side(8 / 7))
+        frames = {}
+        for source, video in videos.items():
+            wanted = [ids for _, _, view, _, ids in jobs if view.source == source]
+            frames[source] = read_once(video, wanted, self.short_side(8 / 7))
         out = {row: {name: [] for name in self.views} for row in rows}
-        height, width = frames.shape[1:3]
+        # Crops are drawn on one modality and carried over, as stored sizes may differ.
+        drawn_on = next(iter(frames.values())).size
         for row, name, view, rng, ids in jobs:
             scale, ratio = self.data.rrc_scale, self.data.rrc_ratio
-            crop = sample_crop(view.crop, rng, width, height, view.size, scale, ratio)
-            clip = frames[np.searchsorted(wanted, ids)]
-            out[row][name].append(apply_crop(clip, crop, view.size))
+            crop = sample_crop(view.crop, rng, *drawn_on, view.size, scale, ratio)
+            crop = scale_crop(crop, drawn_on, frames[view.source].size)
+            out[row][name].append(apply_crop(frames[view.source](ids), crop, view.size))
         return {row: self._join(clips, plans[row]) for row, clips in out.items()}
 
     def _join(self, clips: dict[str, list], plans: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -181,31 +186,68 @@ class EvalMaker(Maker):
         return (*lead, view.frames, view.size, view.size, 3)
 
     def _cut(self, record: Record) -> dict[str, np.ndarray]:
-        cut = cut_fixed(record.video, self.views, self.short_side(1.0), self.clips, self.crops)
+        videos = open_videos(record, self.views)
+        cut = cut_fixed(videos, self.views, self.short_side(1.0), self.clips, self.crops)
         return {k: v.reshape(self._shape(self.views[k])) for k, v in cut.items()}
 
 
 def cut_fixed(
-    video: Video, views: Mapping[str, View], short_side: int, clips: int, crops: int
+    videos: Mapping[str, Video],
+    views: Mapping[str, View],
+    short_side: int,
+    clips: int,
+    crops: int,
 ) -> dict[str, np.ndarray]:
     """The fixed evaluation clips of one video, by view: uint8 (clips * crops, T, H, W, 3).
 
     Args:
-      video: what to cut from; read once.
+      videos: what to cut from, by modality; each is read once.
       views: from :func:`resolve_views`.
       short_side: of the frames as they are read, 0 for the size of the file.
       clips, crops: as in :func:`make_eval_batches`; all crops of a clip stand together.
     """
-    total = video.num_frames()
+    total = shared_length(videos)
     plans = {k: fixed_ids(v.plan, total, v.frames, v.stride, clips) for k, v in views.items()}
-    wanted = np.unique(np.concatenate([p.ravel() for p in plans.values()]))
-    frames = video.read(wanted, short_side)
     out = {}
-    for name, plan in plans.items():
-        size = views[name].size
-        cut = [fixed_crops(frames[np.searchsorted(wanted, ids)], size, crops) for ids in plan]
-        out[name] = np.concatenate(cut)
+    for source, video in videos.items():
+        mine = {k: plan for k, plan in plans.items() if views[k].source == source}
+        frames = read_once(video, list(mine.values()), short_side)
+        for name, plan in mine.items():
+            out[name] = np.concatenate(
+                [fixed_crops(frames(ids), views[name].size, crops) for ids in plan]
+            )
     return out
+
+
+def open_videos(record: Record, views: Mapping[str, View]) -> dict[str, Video]:
+    """What ``views`` read of ``record``, by modality."""
+    return {view.source: getattr(record, view.source) for view in views.values()}
+
+
+def shared_length(videos: Mapping[str, Video]) -> int:
+    """Frames that all modalities have, so that one plan fits them: flow ends one frame early."""
+    return min(video.num_frames() for video in videos.values())
+
+
+class Decoded(NamedTuple):
+    """The frames ``ids`` (n,), ascending, of one video: ``pixels`` uint8 (n, H, W, 3)."""
+
+    ids: np.ndarray
+    pixels: np.ndarray
+
+    def __call__(self, ids: np.ndarray) -> np.ndarray:
+        return self.pixels[np.searchsorted(self.ids, ids)]
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Width and height."""
+        return self.pixels.shape[2], self.pixels.shape[1]
+
+
+def read_once(video: Video, plans: Sequence[np.ndarray], short_side: int) -> Decoded:
+    """Every frame that ``plans`` name."""
+    wanted = np.unique(np.concatenate([np.ravel(ids) for ids in plans]))
+    return Decoded(wanted, video.read(wanted, short_side))
 
 
 @lru_cache(maxsize=4)

@@ -1,9 +1,10 @@
 """Manifests: one row per clip in csv or parquet.
 
 Columns: ``path`` and, optionally, ``label`` (class name or number), ``label_id``, ``split``,
-``start`` and ``end`` (seconds, for clips inside a longer video) and ``group`` (clips of one
-recording stay on one side when probes hold examples out); any others are kept by the file and
-ignored here. Relative paths start from ``root`` or from the folder of the manifest.
+``start`` and ``end`` (seconds, for clips inside a longer video), ``group`` (clips of one recording
+stay on one side when probes hold examples out) and ``flow`` (the optical flow of ``path``); any
+others are kept by the file and ignored here. Relative paths start from ``root`` or from the folder
+of the manifest.
 """
 
 import csv
@@ -21,7 +22,8 @@ from jaxvid.core.config import ConfigError, suggest
 class Row:
     """One clip: resolved ``path``, seconds ``start`` to ``end`` (None = whole file), ``label``.
 
-    Clips of one ``group`` come from one recording; without such a column, from one file.
+    Clips of one ``group`` come from one recording; without such a column, from one file. ``flow``
+    is the resolved path of the optical flow, "" = none.
     """
 
     key: str
@@ -30,6 +32,7 @@ class Row:
     start: float | None = None
     end: float | None = None
     group: str = ""
+    flow: str = ""
 
 
 @dataclass(frozen=True)
@@ -140,7 +143,8 @@ def load_manifest(
             raise ConfigError(f"{path} line {line}: '{key}' is on line {lines[key]} already")
         lines[key] = line
         file = str(folder / row["path"])
-        rows.append(Row(key, file, label, start, end, row.get("group", "") or file))
+        flow = str(folder / row["flow"]) if row.get("flow") else ""
+        rows.append(Row(key, file, label, start, end, row.get("group", "") or file, flow))
     return Manifest(str(path), tuple(rows), names)
 
 

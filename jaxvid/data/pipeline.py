@@ -28,7 +28,7 @@ from jaxvid.data.clips import (
 )
 from jaxvid.data.config import DataConfig
 from jaxvid.data.sampling import PLANS
-from jaxvid.data.sources import make_source
+from jaxvid.data.sources import check_modalities, make_source
 from jaxvid.data.views import CROPS
 
 __all__ = [
@@ -46,9 +46,14 @@ class SplitInfo(NamedTuple):
     has_labels: bool
 
 
-def describe(data: DataConfig, split: str) -> SplitInfo:
-    """Size and classes of ``split``, without opening a video."""
+def describe(data: DataConfig, split: str, views: Mapping[str, View] | None = None) -> SplitInfo:
+    """Size and classes of ``split``, without opening a video.
+
+    Raises:
+      ConfigError: what the manifest has wrong, or it lacks a modality that ``views`` read.
+    """
     source = make_source(data, split)
+    check_modalities(source, views or {})
     return SplitInfo(len(source), source.class_names, source[0].label >= 0)
 
 
@@ -65,7 +70,7 @@ def resolve_views(data: DataConfig, views: Mapping[str, View]) -> dict[str, View
         where = f"view '{name}'"
         choose(view.plan, PLANS, f"{where}, plan")
         choose(view.crop, CROPS, f"{where}, crop")
-        choose(view.source, {"video": 0}, f"{where}, source")
+        choose(view.source, {"video": 0, "flow": 0}, f"{where}, source")
         for field in ("frames", "stride", "size", "count"):
             if getattr(view, field) < 1:
                 raise ConfigError(f"{where}: {field}={getattr(view, field)}, must be at least 1")
@@ -120,10 +125,12 @@ def make_train_batches(
       recording, "<view>_ids" int32 (b, [V,] T) for views with ``ids``.
 
     Raises:
-      ConfigError: see :func:`steps_per_epoch`, :func:`resolve_views`; rows outside the batch.
+      ConfigError: see :func:`steps_per_epoch`, :func:`resolve_views`, :func:`describe`; rows
+        outside the batch.
     """
     source = make_source(data, data.train_split)
     views = resolve_views(data, views)
+    check_modalities(source, views)
     steps_per_epoch(data, len(source), global_batch)
     rows = _check_rows(rows, global_batch)
     maker = TrainMaker(source, data, views, seed, global_batch, rows)
@@ -164,6 +171,7 @@ def make_eval_batches(
         raise ConfigError(f"clips={clips}, crops={crops}: both must be at least 1")
     source = make_source(data, split)
     views = resolve_views(data, views)
+    check_modalities(source, views)
     rows = _check_rows(rows, batch_size)
     maker = EvalMaker(source, data, views, batch_size, rows, clips, crops)
     return Batches(maker, data, range(math.ceil(len(source) / batch_size)))

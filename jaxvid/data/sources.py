@@ -3,7 +3,7 @@
 import glob
 import os
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -13,6 +13,7 @@ import grain
 import numpy as np
 
 from jaxvid.core.config import ConfigError, choose, suggest
+from jaxvid.core.types import View
 from jaxvid.data.config import DataConfig, cache_folder
 from jaxvid.data.decode import VideoError, VideoIndex, probe, read_frames
 from jaxvid.data.embedded import embedded_folder
@@ -28,12 +29,14 @@ class Record(NamedTuple):
       label: class, -1 = none.
       video: the frames.
       group: number of its recording; -1 = no other clip is of it.
+      flow: optical flow; flow t leads from frame t of ``video`` to t + 1. None = none.
     """
 
     name: str
     label: int
     video: Video
     group: int = -1
+    flow: Video | None = None
 
 
 @lru_cache(maxsize=8192)
@@ -91,7 +94,8 @@ class ManifestSource:
     def __getitem__(self, i: int) -> Record:
         row = self.manifest.rows[i]
         video = self.opener(row.path, row.start, row.end)
-        return Record(row.key, row.label, video, self._groups[row.group])
+        flow = open_flow(row.flow, row.start, row.end) if row.flow else None
+        return Record(row.key, row.label, video, self._groups[row.group], flow)
 
     @cached_property
     def _groups(self) -> dict[str, int]:
@@ -101,6 +105,30 @@ class ManifestSource:
     @property
     def class_names(self) -> tuple[str, ...]:
         return self.manifest.class_names
+
+
+def open_flow(path: str, start: float | None, end: float | None) -> Video:
+    """A file of :mod:`jaxvid.tools.make_flow`, or a folder of flow images."""
+    return (FrameFolder if os.path.isdir(path) else VideoFile)(path, start, end)
+
+
+def check_modalities(source, views: Mapping[str, View]) -> None:
+    """Raise ConfigError unless every record of ``source`` has what ``views`` read."""
+    reader = next((name for name, view in views.items() if view.source == "flow"), None)
+    if reader is None:
+        return
+    how = "python -m jaxvid.tools.make_flow computes it and writes a manifest with this column"
+    if not isinstance(source, ManifestSource):
+        raise ConfigError(
+            f"view '{reader}' reads flow, which needs config.data.source 'video' or 'frames' and "
+            f"a manifest with a column 'flow'; {how}"
+        )
+    without = [row.key for row in source.manifest.rows if not row.flow]
+    if without:
+        raise ConfigError(
+            f"{source.manifest.origin}: no flow (column 'flow') for '{without[0]}' and "
+            f"{len(without) - 1} more of {len(source)} rows, view '{reader}' reads it; {how}"
+        )
 
 
 def split_manifest(data: DataConfig, split: str) -> Manifest:

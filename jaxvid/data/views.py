@@ -93,6 +93,22 @@ def sample_crop(
     return choose(crop, CROPS, "crop")(rng, width, height, size, scale, ratio)
 
 
+def scale_crop(crop: Crop, size: tuple[int, int], other: tuple[int, int]) -> Crop:
+    """The same part of the picture in frames of another (width, height).
+
+    >>> scale_crop(Crop(10, 0, 20, 40), (60, 40), (30, 20))
+    Crop(x=5, y=0, width=10, height=20, flip=False)
+    """
+    if size == other:
+        return crop
+    (x, y), (right, bottom) = (
+        (round(u * other[0] / size[0]), round(v * other[1] / size[1]))
+        for u, v in ((crop.x, crop.y), (crop.x + crop.width, crop.y + crop.height))
+    )
+    x, y = min(x, other[0] - 1), min(y, other[1] - 1)
+    return Crop(x, y, max(right - x, 1), max(bottom - y, 1), crop.flip)
+
+
 def apply_crop(frames: np.ndarray, crop: Crop, size: int) -> np.ndarray:
     """Cut ``crop`` out of uint8 (T, H, W, 3) and resize it to (T, size, size, 3)."""
     box = frames[:, crop.y : crop.y + crop.height, crop.x : crop.x + crop.width]

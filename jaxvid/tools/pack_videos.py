@@ -20,8 +20,10 @@ import os
 import sys
 import time
 import zlib
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import Executor, ThreadPoolExecutor
 from fractions import Fraction
+from functools import partial
 from pathlib import Path
 
 import av
@@ -31,7 +33,7 @@ import numpy as np
 from jaxvid.core.config import ConfigError, UserError, check
 from jaxvid.data.decode import VideoError, iterate_frames, probe
 from jaxvid.data.images import pack_clip
-from jaxvid.data.manifest import load_manifest, read_table, write_atomic
+from jaxvid.data.manifest import Manifest, load_manifest, read_table, write_atomic
 
 _CLOCK = 90_000  # ticks per second of the packed files
 
@@ -51,6 +53,38 @@ def pack_video(source: Path, target: Path, short_side: int, gop: int, crf: int) 
     Raises:
       VideoError: the source doesn't decode, or not all frames arrived in the target.
     """
+    frames = (
+        (seconds, image[: image.shape[0] // 2 * 2, : image.shape[1] // 2 * 2])
+        for seconds, image in iterate_frames(source, short_side)
+    )
+    return write_frames(source, target, frames, gop, crf)
+
+
+def write_frames(
+    source: Path,
+    target: Path,
+    frames: Iterable[tuple[float | None, np.ndarray]],
+    gop: int,
+    crf: int,
+    codec: str = "libx264",
+    pix_fmt: str = "yuv420p",
+) -> int:
+    """Write an H.264 file that is cheap to decode and to jump in.
+
+    Args:
+      source: what the frames come from; errors name it.
+      target: appears only when it is whole.
+      frames: (second or None, uint8 (H, W, 3)) in order.
+      gop: frames from key frame to key frame.
+      crf: x264 quality, lower is better.
+      codec, pix_fmt: an encoder of the x264 family and the pixels it stores.
+
+    Returns:
+      Number of frames.
+
+    Raises:
+      VideoError: fewer than two frames, or not all arrived in the target.
+    """
     settings = {
         "crf": str(crf), "g": str(gop), "keyint_min": str(gop), "sc_threshold": "0",
         "preset": "fast", "tune": "fastdecode", "threads": "1",
@@ -61,14 +95,13 @@ def pack_video(source: Path, target: Path, short_side: int, gop: int, crf: int) 
     try:
         with av.open(str(temporary), "w", options={"movflags": "faststart"}) as container:
             stream = None
-            for seconds, frame in iterate_frames(source, short_side):
-                height, width = (side - side % 2 for side in frame.shape[:2])
+            for seconds, frame in frames:
                 if stream is None:
-                    stream = container.add_stream("libx264", rate=25, options=settings)
-                    stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
+                    stream = container.add_stream(codec, rate=25, options=settings)
+                    stream.height, stream.width = frame.shape[:2]
+                    stream.pix_fmt = pix_fmt
                     stream.codec_context.time_base = Fraction(1, _CLOCK)
-                image = np.ascontiguousarray(frame[:height, :width])
-                picture = av.VideoFrame.from_ndarray(image, format="rgb24")
+                picture = av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), format="rgb24")
                 # Broken times (missing, going back) become a steady 25 per second from there on.
                 at = last / _CLOCK + 0.04 if seconds is None else seconds
                 last = max(last + 1, round(at * _CLOCK))
@@ -77,6 +110,8 @@ def pack_video(source: Path, target: Path, short_side: int, gop: int, crf: int) 
                 count += 1
             if stream is not None:
                 container.mux(stream.encode())
+        if count < 2:
+            raise VideoError(source, f"gives {count} frame(s), at least 2 are needed")
         if probe(temporary).num_frames != count:
             raise VideoError(source, f"only {probe(temporary).num_frames} of {count} frames packed")
         temporary.replace(target)
@@ -116,37 +151,129 @@ def main(argv: list[str] | None = None) -> int:
     """Pack; 1 when some videos could not be, 2 on a wrong manifest."""
     args = make_parser().parse_args(argv)
     try:
-        table = read_table(args.manifest)
-        splits = sorted({row.get("split", "train") for row in table})
-        manifests = {s: load_manifest(args.manifest, s, args.root) for s in splits}
-        stems = {Path(row["path"]).with_suffix("") for row in table}
-        if args.format == "mp4" and len(stems) < len({row["path"] for row in table}):
-            raise ConfigError(f"{args.manifest}: some files differ only in their suffix")
-        if any(row.get("start") or row.get("end") for row in table):
-            raise ConfigError(f"{args.manifest}: rows with start or end can't be packed")
         for flag in ("short_side", "gop", "shard", "jobs"):
             check(getattr(args, flag) >= 1, f"--{flag}", getattr(args, flag), "at least 1")
-        keep_settings(args, manifests)
+        table, manifests = read_whole(args.manifest, args.root)
+        names = name_files(table, args.manifest, args.root) if args.format == "mp4" else {}
+        keep_settings(Path(args.out) / "pack.json", _settings(args, manifests))
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     start = time.monotonic()
     if args.format == "mp4":
-        done, bad = _pack_mp4(args, table)
+        done, bad = _pack_mp4(args, table, names)
     else:
         done, bad = _pack_shards(args, manifests)
-    print(f"{done:,} videos packed in {time.monotonic() - start:.0f} s, {len(bad):,} left out")
+    return report(f"{done:,} videos packed in {time.monotonic() - start:.0f} s", bad)
+
+
+def report(done: str, bad: list[str]) -> int:
+    """Print the end of a run; returns the exit code."""
+    print(f"{done}, {len(bad):,} left out")
     for line in bad[:50]:
         print(f"bad: {line}")
     return 1 if bad else 0
 
 
-def keep_settings(args: argparse.Namespace, manifests: dict) -> None:
-    """Note in ``out/pack.json`` how it is packed; files of other settings are never mixed in.
+def read_whole(manifest: str, root: str) -> tuple[list[dict[str, str]], dict[str, Manifest]]:
+    """Table of a manifest of whole files, and its checked rows by split.
 
     Raises:
-      ConfigError: the folder was packed with other settings, or shards of another list of clips.
+      ConfigError: what :func:`load_manifest` finds, or rows with start or end.
     """
+    table = read_table(manifest)
+    splits = sorted({row.get("split", "train") for row in table})
+    manifests = {split: load_manifest(manifest, split, root) for split in splits}
+    if any(row.get("start") or row.get("end") for row in table):
+        raise ConfigError(f"{manifest}: rows with start or end can't be packed")
+    return table, manifests
+
+
+def name_files(
+    table: list[dict[str, str]], manifest: str, root: str, below: str = "videos"
+) -> dict[str, str]:
+    """Name of the mp4 made of each distinct path, relative to the folder that is written.
+
+    As in the manifest; if paths lead elsewhere, as below the folder that holds all files.
+
+    Raises:
+      ConfigError: two files would get one name.
+    """
+    folder, paths = Path(root or Path(manifest).parent), list({row["path"]: 0 for row in table})
+    if len({Path(path).with_suffix("") for path in paths}) < len(paths):
+        raise ConfigError(f"{manifest}: some files differ only in their suffix")
+    outside = any(Path(path).is_absolute() or ".." in Path(path).parts for path in paths)
+    base = os.path.commonpath([(folder / path).resolve().parent for path in paths])
+
+    def name(path: str) -> str:
+        inner = (folder / path).resolve().relative_to(base) if outside else Path(path)
+        return (Path(below) / inner).with_suffix(".mp4").as_posix()
+
+    return {path: name(path) for path in paths}
+
+
+def make_files(
+    names: dict[str, str],
+    folder: Path,
+    out: Path,
+    make: Callable[[Path, Path], int],
+    pool: Executor,
+) -> dict[str, str]:
+    """``make(source, target)`` for all files that are not there yet.
+
+    Args:
+      names: from :func:`name_files`.
+      folder: where the sources are.
+      out: where the targets go.
+      make: raises VideoError.
+      pool: threads or processes.
+
+    Returns:
+      What is wrong with each source, "" for the good ones.
+    """
+    targets = [out / name for name in names.values()]
+    errors = pool.map(partial(_make_file, make), [folder / path for path in names], targets)
+    return dict(zip(names, errors))
+
+
+def _make_file(make: Callable[[Path, Path], int], source: Path, target: Path) -> str:
+    try:
+        if not target.is_file():
+            make(source, target)
+    except VideoError as error:
+        return str(error)
+    return ""
+
+
+def write_table(path: Path, columns: Sequence[str], rows: list[dict[str, str]]) -> None:
+    """Write a csv manifest, whole or not at all."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, columns, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    write_atomic(path, text.getvalue())
+
+
+def keep_settings(file: Path, settings: dict) -> None:
+    """Note in ``file`` how its folder is made; files of other settings are never mixed in.
+
+    Raises:
+      ConfigError: the folder was made with other settings.
+    """
+    if file.is_file():
+        stored = json.loads(file.read_text())
+        changed = [
+            f"{k}: {stored.get(k)} -> {v}" for k, v in settings.items() if stored.get(k) != v
+        ]
+        if changed:
+            raise ConfigError(
+                f"{file.parent} was packed with other settings ({', '.join(changed)}); "
+                "use another --out, or delete it"
+            )
+    write_atomic(file, json.dumps(settings, indent=1) + "\n")
+
+
+def _settings(args: argparse.Namespace, manifests: dict[str, Manifest]) -> dict:
     flags = {
         "mp4": ("short_side", "gop", "crf"),
         "array_record": ("short_side", "quality", "shard"),
@@ -155,55 +282,22 @@ def keep_settings(args: argparse.Namespace, manifests: dict) -> None:
     if args.format == "array_record":  # a shard holds many clips, so the list must not change
         keys = "\n".join(row.key for m in manifests.values() for row in m.rows)
         settings["clips"] = zlib.crc32(keys.encode())
-    file = Path(args.out) / "pack.json"
-    if file.is_file():
-        stored = json.loads(file.read_text())
-        changed = [
-            f"{k}: {stored.get(k)} -> {v}" for k, v in settings.items() if stored.get(k) != v
-        ]
-        if changed:
-            raise ConfigError(
-                f"{args.out} was packed with other settings ({', '.join(changed)}); "
-                "use another --out, or delete it"
-            )
-    write_atomic(file, json.dumps(settings, indent=1) + "\n")
+    return settings
 
 
-def _pack_mp4(args: argparse.Namespace, table: list[dict]) -> tuple[int, list]:
+def _pack_mp4(args: argparse.Namespace, table: list[dict], names: dict) -> tuple[int, list]:
     """One mp4 per distinct path, and manifest.csv beside them."""
     out, folder = Path(args.out), Path(args.root or Path(args.manifest).parent)
-
-    paths = list(dict.fromkeys(row["path"] for row in table))
-    outside = any(Path(path).is_absolute() or ".." in Path(path).parts for path in paths)
-    base = os.path.commonpath([(folder / path).resolve().parent for path in paths])
-
-    def name(path: str) -> str:
-        """Place below ``out``: as in the manifest, or below the folder that holds all files."""
-        inner = (folder / path).resolve().relative_to(base) if outside else Path(path)
-        return (Path("videos") / inner).with_suffix(".mp4").as_posix()
-
-    def work(path: str) -> str:
-        target = out / name(path)
-        try:
-            if not target.is_file():
-                pack_video(folder / path, target, args.short_side, args.gop, args.crf)
-        except VideoError as error:
-            return str(error)
-        return ""
-
+    pack = partial(pack_video, short_side=args.short_side, gop=args.gop, crf=args.crf)
     with ThreadPoolExecutor(args.jobs) as pool:
-        errors = dict(zip(paths, pool.map(work, paths)))
-    rows = [row | {"path": name(row["path"])} for row in table if not errors[row["path"]]]
-    text = io.StringIO()
-    writer = csv.DictWriter(text, list(table[0]), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    write_atomic(out / "manifest.csv", text.getvalue())
+        errors = make_files(names, folder, out, pack, pool)
+    rows = [row | {"path": names[row["path"]]} for row in table if not errors[row["path"]]]
+    write_table(out / "manifest.csv", list(table[0]), rows)
     bad = [error for error in errors.values() if error]
-    return len(paths) - len(bad), bad
+    return len(names) - len(bad), bad
 
 
-def _pack_shards(args: argparse.Namespace, manifests: dict) -> tuple[int, list]:
+def _pack_shards(args: argparse.Namespace, manifests: dict[str, Manifest]) -> tuple[int, list]:
     """``<split>-00000-of-00004.array_record`` files and classes.txt."""
     from array_record.python.array_record_module import ArrayRecordWriter
 

@@ -268,7 +268,7 @@ def test_views_are_checked(tiny):
     for view, message in (
         (View(plan="tsn"), r"view 'v', plan: unknown 'tsn'.*segments"),
         (View(crop="center"), r"view 'v', crop: unknown 'center'; did you mean 'centre'"),
-        (View(source="flow"), "view 'v', source: unknown 'flow'"),
+        (View(source="audio"), "view 'v', source: unknown 'audio'"),
         (View(frames=0), "view 'v': frames=0"),
     ):
         with pytest.raises(ConfigError, match=message):
