@@ -164,9 +164,14 @@ def test_every_evaluation_then_fine_tuning(name, tmp_path):
 
 def test_co_training_starts_from_two_runs(tmp_path):
     """InfoNCE, CoCLR from it, a frozen probe of its encoder: averages and queues come along."""
-    run_smoke(get_config("infonce_ucf101", "smoke"), tmp_path / "infonce")
+    kinds = [k for k in EVALS if k not in ("motion", "multiview", "reconstruction")]
+    first = get_config("infonce_ucf101", "smoke")
+    first.evals = evals.frozen(kinds=kinds)
+    run_smoke(first, tmp_path / "infonce")
     words = f"own={tmp_path}/infonce,sampler={tmp_path}/infonce,smoke"
-    run_smoke(get_config("coclr_ucf101", words), tmp_path / "coclr")
+    second = get_config("coclr_ucf101", words)
+    second.evals = first.evals
+    run_smoke(second, tmp_path / "coclr")
     table = (tmp_path / "coclr" / "banner.txt").read_text()
     fresh = [line.split()[1] for line in table.splitlines() if line.startswith("    fresh")]
     assert sorted(fresh) == [
@@ -190,6 +195,15 @@ def test_co_training_without_a_sampler_says_so(tmp_path):
 
 
 STAGED = ("coclr_ucf101",)  # need runs to start from
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("words", ["method=dpc", "method=memdpc"])
+def test_every_frozen_evaluation_of_predictive_coding(words, tmp_path):
+    config = get_config("dpc_ucf101", f"{words},smoke")
+    kinds = [k for k in EVALS if k not in ("motion", "multiview", "reconstruction")]
+    config.evals = evals.frozen(kinds=kinds)
+    run_smoke(config, tmp_path)
 
 
 @pytest.mark.slow

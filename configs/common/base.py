@@ -116,7 +116,9 @@ def smoke(config: ConfigDict) -> ConfigDict:
     config.method.encoder = tiny_encoder(config.method.encoder)
     for name, value in (("decoder_width", 32), ("decoder_depth", 1), ("decoder_heads", 2),
                         ("m_o", 0.25), ("num_landmarks", 8), ("sampler_heads", 2),
-                        ("dim", 16), ("queue", 16), ("topk", 2)):  # fmt: skip
+                        ("dim", 16), ("queue", 16), ("topk", 2), ("blocks", 4),
+                        ("block_frames", 2), ("stride", 1), ("predict", 2), ("slots", 8),
+                        ("contrast_group_size", 4)):  # fmt: skip
         if name in config.method:
             config.method[name] = value
     if config.method.get("num_classes") == classes and classes:

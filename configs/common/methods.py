@@ -9,6 +9,7 @@ from jaxvid.core.checkpoint import expand_init_from
 from jaxvid.core.config import from_config, to_config
 from jaxvid.methods.adamae import AdaMAE
 from jaxvid.methods.coclr import CoCLR
+from jaxvid.methods.dpc import DPC, MemDPC
 from jaxvid.methods.maest import MAEST
 from jaxvid.methods.masked import VideoMAE
 from jaxvid.methods.moco import MoCo, UberNCE
@@ -91,3 +92,13 @@ def co_training_start(own: str, sampler: str) -> tuple[tuple[str, str, str], ...
     network = r"(extra/)?(?=params/(encoder|head)/|batch_stats/)"
     mine = expand_init_from(own, CoCLR.inherits)
     return (*mine, (sampler, network, "extra/sampler"))
+
+
+def dpc(**fields: Any) -> ConfigDict:
+    """DPC: 2D3D-ResNet-18, 8 blocks of 5 frames, three predicted, groups of 64 clips."""
+    return to_config(from_config(DPC, fields, "methods.dpc"), name="dpc")
+
+
+def memdpc(**fields: Any) -> ConfigDict:
+    """MemDPC: both directions, 1,024 memory slots, groups of 16 clips."""
+    return to_config(from_config(MemDPC, fields, "methods.memdpc"), name="memdpc")

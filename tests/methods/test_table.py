@@ -26,6 +26,8 @@ CONFIG_OF = {
     "moco": "infonce_ucf101",
     "ubernce": "infonce_ucf101:method=ubernce,",
     "coclr": "coclr_ucf101",
+    "dpc": "dpc_ucf101",
+    "memdpc": "dpc_ucf101:method=memdpc,",
     "supervised": "finetune_hmdb51",
 }
 
@@ -96,12 +98,15 @@ def test_encode_gives_a_token_grid(name):
     batch, encoder = one_clip(run, batch), run.method.encoder
     found = fast_jit(run.method.encode)(state.params, state.extra, batch)
     b, t, h, w, _ = batch["video"].shape
-    # The small residual network halves time three times and space four times.
-    patch = getattr(encoder, "patch", (8, 16, 16))
+    # The small residual network halves time three times and space four times; in predictive
+    # coding a token is a block of frames.
+    blocks = getattr(run.method, "blocks", None)
+    patch = getattr(encoder, "patch", (t // blocks if blocks else 8, 16, 16))
     grid = (t // patch[0], h // patch[1], w // patch[2])
     width = encoder.width if hasattr(encoder, "width") else encoder.widths[-1]
     assert found.tokens.shape == (b, *grid, width)
-    assert found.pooled.shape == (b, width)
+    directions = 2 if getattr(run.method, "bidirectional", False) else 1
+    assert found.pooled.shape == (b, directions * width)
     assert found.pooled.dtype == jnp.float32
 
 
