@@ -13,6 +13,7 @@ from jaxvid.methods.moco import MoCo, UberNCE
 from jaxvid.methods.simclr import SimCLR
 from jaxvid.methods.supervised import Supervised
 from jaxvid.methods.tats import TATS
+from jaxvid.methods.tubelet import TubeletContrast
 
 METHODS: dict[str, type[Method]] = {
     "videomae": VideoMAE,
@@ -23,6 +24,7 @@ METHODS: dict[str, type[Method]] = {
     "moco": MoCo,
     "ubernce": UberNCE,
     "coclr": CoCLR,
+    "tubelet": TubeletContrast,
     "supervised": Supervised,
 }
 
