@@ -16,6 +16,7 @@ from jaxvid.methods.moco import MoCo, UberNCE
 from jaxvid.methods.simclr import SimCLR
 from jaxvid.methods.supervised import Supervised
 from jaxvid.methods.tats import TATS
+from jaxvid.methods.tubelet import TubeletContrast
 
 
 def videomae(**fields: Any) -> ConfigDict:
@@ -102,3 +103,8 @@ def dpc(**fields: Any) -> ConfigDict:
 def memdpc(**fields: Any) -> ConfigDict:
     """MemDPC: both directions, 1,024 memory slots, groups of 16 clips."""
     return to_config(from_config(MemDPC, fields, "methods.memdpc"), name="memdpc")
+
+
+def tubelet(**fields: Any) -> ConfigDict:
+    """Tubelet contrast: R(2+1)D-18, two rotating tubelets on curved paths, temperature 0.2."""
+    return to_config(from_config(TubeletContrast, fields, "methods.tubelet"), name="tubelet")

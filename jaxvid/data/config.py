@@ -21,8 +21,10 @@ class DataConfig:
       train_split, eval_split: values of the manifest's ``split`` column.
       frames, stride: clip length in frames and distance between two of them.
       plan: how frame indices are drawn in training: "dense" (pretraining walk), "dense_train"
-        (fine-tuning) or "segments" (one frame of each of ``frames`` equal parts).
-      crop: "multi_scale", "rrc_flip", "rrc" or "centre"; one crop serves all frames of a clip.
+        (fine-tuning), "segments" (one frame of each of ``frames`` equal parts) or "jittered"
+        (stride drawn from 1 to ``stride`` for each clip, every frame moved by less than it).
+      crop: "multi_scale", "rrc_flip", "rrc", "stretched" (4:3 whatever the frame, three scales) or
+        "centre"; one crop serves all frames of a clip.
       size: side of the square crop in pixels.
       short_side: frames are shrunk to this short side while decoding; 0 = 8/7 of the crop size
         (256 for 224), never enlarged; -1 = keep the size of the file.

@@ -71,6 +71,25 @@ def segment_ids(num_frames: int, frames: int, offsets: np.ndarray) -> np.ndarray
     return np.arange(frames) * size + np.asarray(offsets, np.int64)
 
 
+def jittered_ids(
+    num_frames: int, frames: int, stride: int, start: int, jitter: np.ndarray
+) -> np.ndarray:
+    """Evenly strided clip whose every frame is moved a little; past the end the last frame.
+
+    Args:
+      num_frames: length of the video L.
+      frames, stride: clip length and step.
+      start: first frame, in [0, L - stride * (frames - 1) - 1], 0 for shorter videos.
+      jitter: (frames,) shift of each frame, in [0, stride).
+
+    >>> jittered_ids(20, 4, 3, 10, np.array([0, 2, 1, 2])).tolist()
+    [10, 15, 17, 19]
+    """
+    if num_frames < stride * (frames - 1) + 1:
+        start = 0
+    return np.minimum(start + np.arange(frames) * stride + jitter, num_frames - 1)
+
+
 def dense_test_ids(num_frames: int, frames: int, stride: int, clips: int) -> np.ndarray:
     """Clips spread evenly over every stride-th frame, padded with the last of them.
 
@@ -114,6 +133,13 @@ def _sample_segments(rng: np.random.Generator, num_frames, frames, stride):
     return segment_ids(num_frames, frames, rng.integers(max(num_frames // frames, 1), size=frames))
 
 
+def _sample_jittered(rng: np.random.Generator, num_frames, frames, stride):
+    stride = int(rng.integers(1, stride + 1))
+    room = max(num_frames - stride * (frames - 1), 1)
+    jitter = rng.integers(stride, size=frames)
+    return jittered_ids(num_frames, frames, stride, int(rng.integers(room)), jitter)
+
+
 def _segment_test(num_frames, frames, stride, clips):
     del stride
     return segment_test_ids(num_frames, frames, clips)
@@ -122,6 +148,7 @@ def _segment_test(num_frames, frames, stride, clips):
 PLANS: dict[str, tuple[Callable, Callable]] = {
     "dense": (_sample_dense, dense_test_ids),
     "dense_train": (_sample_dense_train, dense_test_ids),
+    "jittered": (_sample_jittered, dense_test_ids),
     "segments": (_sample_segments, _segment_test),
 }
 

@@ -9,6 +9,7 @@ import numpy as np
 from jaxvid.core.config import choose
 
 MULTI_SCALES = (1.0, 0.875, 0.75, 0.66)
+STRETCHED = ((149, 112), (171, 128), (192, 144))  # long and short side of frames around 112 x 112
 
 
 class Crop(NamedTuple):
@@ -71,13 +72,29 @@ def _rrc_flip(rng, width, height, size, scale, ratio) -> Crop:
     return _rrc(rng, width, height, size, scale, ratio)._replace(flip=flip)
 
 
+def _stretched(rng, width, height, size, scale, ratio) -> Crop:
+    """What a square of 112 pixels shows of the frame, once that is forced to a drawn size."""
+    del size, scale, ratio
+    sides = STRETCHED[rng.integers(len(STRETCHED))]
+    wide, tall = sides if width >= height else sides[::-1]
+    w, h = max(1, round(width * 112 / wide)), max(1, round(height * 112 / tall))
+    x, y = int(rng.integers(width - w + 1)), int(rng.integers(height - h + 1))
+    return Crop(x, y, w, h)
+
+
 def _centre(rng, width, height, size, scale, ratio) -> Crop:
     del rng, size, scale, ratio
     side = min(width, height)
     return Crop((width - side) // 2, (height - side) // 2, side, side)
 
 
-CROPS = {"multi_scale": _multi_scale, "rrc": _rrc, "rrc_flip": _rrc_flip, "centre": _centre}
+CROPS = {
+    "multi_scale": _multi_scale,
+    "rrc": _rrc,
+    "rrc_flip": _rrc_flip,
+    "stretched": _stretched,
+    "centre": _centre,
+}
 
 
 def sample_crop(

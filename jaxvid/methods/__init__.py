@@ -14,6 +14,7 @@ from jaxvid.methods.moco import MoCo, UberNCE
 from jaxvid.methods.simclr import SimCLR
 from jaxvid.methods.supervised import Supervised
 from jaxvid.methods.tats import TATS
+from jaxvid.methods.tubelet import TubeletContrast
 
 METHODS: dict[str, type[Method]] = {
     "videomae": VideoMAE,
@@ -26,6 +27,7 @@ METHODS: dict[str, type[Method]] = {
     "coclr": CoCLR,
     "dpc": DPC,
     "memdpc": MemDPC,
+    "tubelet": TubeletContrast,
     "supervised": Supervised,
 }
 

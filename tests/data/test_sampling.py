@@ -39,6 +39,18 @@ def test_segments_take_one_frame_of_each_part():
     assert (ids // 3 == np.arange(8)).all()
 
 
+def test_jittered_draws_a_stride_and_moves_every_frame():
+    rng = np.random.default_rng(2)
+    clips = np.array([sample_ids("jittered", rng, 200, 8, 4) for _ in range(400)])
+    steps = np.diff(clips)
+    # Stride s gives steps of s - (s - 1) = 1 to s + (s - 1) = 7.
+    assert steps.min() == 1
+    assert steps.max() == 7
+    # One clip in four is without gaps.
+    assert 70 < (steps == 1).all(1).sum() < 130
+    assert len(np.unique(clips[:, 0])) > 100
+
+
 def test_centre_clips():
     # 40 frames: every second one is 20 long, 8 of them from place 6 on.
     assert fixed_ids("dense", 40, 8, 2)[0].tolist() == list(range(12, 28, 2))

@@ -57,6 +57,15 @@ def test_shrinking_averages():
     assert (resize(frames, 4, 4) == 100).all()
 
 
+def test_stretched_crop_is_a_square_of_a_forced_frame():
+    rng = np.random.default_rng(0)
+    sizes = {sample_crop("stretched", rng, 320, 240, 112)[2:4] for _ in range(60)}
+    # Of 320 x 240 forced to 149 x 112, 171 x 128, 192 x 144.
+    assert sizes == {(241, 240), (210, 210), (187, 187)}
+    tall = {sample_crop("stretched", rng, 240, 320, 112)[2:4] for _ in range(60)}
+    assert tall == {size[::-1] for size in sizes}
+
+
 def test_three_crops_run_along_the_longer_side():
     wide = fixed_crops(coordinates(16, 40), 16, 3)
     assert wide[:, 0, 0, 0, 0].tolist() == [0, 12, 24]

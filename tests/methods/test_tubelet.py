@@ -1,0 +1,93 @@
+from functools import cache
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxvid.augment.hsv import LevelJitter
+from jaxvid.augment.tubelet import TubeletConfig
+from jaxvid.core import trees
+from jaxvid.core.config import ConfigError
+from jaxvid.core.types import Context, RunInfo
+from jaxvid.methods.tubelet import TubeletContrast, draw_shift
+from jaxvid.models.vit import vit_config
+
+ROWS, T, SIZE = 4, 4, 24
+TINY = vit_config("tiny", width=24, depth=1, heads=2, patch=(2, 8, 8))
+METHOD = TubeletContrast(
+    encoder=TINY, queue=8, dim=6, level_jitter=LevelJitter(prob=0.0), tubelets=TubeletConfig(1)
+)
+GREYS = np.array([0, 60, 130, 250])
+
+
+def context() -> Context:
+    return Context(0, 10, 0.0, True, jax.random.key(5))
+
+
+def batch() -> dict:
+    """Four videos, each of one shade of grey."""
+    video = np.broadcast_to(GREYS[:, None, None, None, None], (ROWS, T, SIZE, SIZE, 3))
+    keys = jax.random.split(jax.random.key(1), ROWS)
+    return {"video": jnp.asarray(video, jnp.uint8), "index": jnp.arange(ROWS), "rng": keys}
+
+
+@cache
+def augmented() -> dict:
+    return jax.jit(lambda batch: METHOD.augment(batch, context()))(batch())
+
+
+def test_pairs_are_two_videos_with_patches_of_the_first():
+    pairs = augmented()["video"]
+    assert pairs.shape == (ROWS, 2, T, SIZE, SIZE, 3)
+    grey = np.asarray(METHOD.unnormalise(pairs))[..., 0] * 255
+    first, second = grey[:, 0], grey[:, 1]
+    # On its own video a patch of the same grey can't be seen.
+    np.testing.assert_allclose(
+        first, np.broadcast_to(GREYS[:, None, None, None], first.shape), atol=1e-2
+    )
+    background = np.median(second, axis=(1, 2, 3))
+    assert sorted(background.round()) == GREYS.tolist()
+    for own, other, clip in zip(GREYS, background, second):
+        assert own != other.round()
+        seen = abs(clip - other) > 1
+        assert seen.any()
+        share = (clip[seen] - other) / (own - other)
+        assert share.min() > 0
+        assert share.max() <= 1.0 + 1e-3
+
+
+def test_loss_and_gradient_of_a_step():
+    ctx = context()
+    params, extra = jax.jit(METHOD.init)(jax.random.key(0), augmented())
+
+    @jax.jit
+    def grads(params):
+        loss = lambda p: METHOD.loss(p, extra, augmented(), ctx, None).loss  # noqa: E731
+        return jax.value_and_grad(loss)(params)
+
+    loss, gradient = grads(params)
+    assert np.isfinite(loss)
+    assert all(np.abs(g).max() > 0 for g in trees.flatten(gradient).values())
+
+
+def test_evaluation_sees_plain_clips():
+    ctx = context()._replace(train=False)
+    plain = METHOD.augment(batch(), ctx)["video"]
+    assert plain.shape == (ROWS, T, SIZE, SIZE, 3)
+
+
+def test_a_roll_brings_no_video_together_with_itself():
+    index = jnp.array([3, 3, 8, 8, 1, 1])  # two clips of every video
+    keys = jax.random.split(jax.random.key(0), 100)
+    shifts = np.asarray(jax.vmap(lambda key: draw_shift(key, index))(keys))
+    assert set(shifts) == {2, 3, 4}
+    assert set(np.asarray(jax.vmap(lambda k: draw_shift(k, jnp.arange(4)))(keys))) == {1, 2, 3}
+    assert int(draw_shift(keys[0], jnp.array([7]))) == 0
+
+
+def test_what_cannot_work_is_refused():
+    with pytest.raises(ConfigError, match="at least 2"):
+        METHOD.objectives(RunInfo(1, 1, 1))
+    with pytest.raises(ConfigError, match=r"method\.same_frames"):
+        TubeletContrast(same_frames=0.5)
