@@ -12,6 +12,9 @@ from jaxvid.main import start_jax
 CACHE = os.environ.get("JAX_COMPILATION_CACHE_DIR") or os.path.join(
     tempfile.gettempdir(), "jaxvid-test-cache"
 )
+# Most of the work is compiling, and most programs run for a few steps: a quarter less in all.
+QUICK = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
+os.environ.setdefault("XLA_FLAGS", QUICK)
 start_jax(CACHE, simulated_devices=8)
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
 jax.config.update("jax_persistent_cache_min_entry_size_bytes", 0)

@@ -13,7 +13,6 @@ from jaxvid.interop.match import match, to_torch_state
 from jaxvid.interop.rules import split_statistics
 from jaxvid.models.backbone_config import BackboneConfig, backbone_config
 from jaxvid.models.encoders import Classifier
-from tests.compiling import fast_jit
 from tests.golden_adapters.masked import to_clip, to_torch_video
 from tests.golden_fixture import Fixture
 
@@ -152,7 +151,7 @@ def small(make_config):
         def loss(params, train):
             return (apply(params, train, "float64")[0] * probe).sum()
 
-        compiled = functools.partial(fast_jit, static_argnums=1)
+        compiled = functools.partial(jax.jit, static_argnums=1)
         out, new = compiled(apply)(net.params, False)
         fixture.check("out/eval", out)
         stages = new["intermediates"]["encoder"]["stages"]
@@ -184,7 +183,7 @@ def full(make_config):
     def check(fixture: Fixture) -> None:
         net = Network(fixture, make_config, generated(fixture.meta))
         assert trees.count(net.params) == fixture.meta["n_params"]
-        run = fast_jit(lambda variables: net.call("apply", variables, False, "float32"))
+        run = jax.jit(lambda variables: net.call("apply", variables, False, "float32"))
         out = run({"params": net.params, "batch_stats": net.stats})
         fixture.check("out/eval", out if out.ndim == 2 else out.mean((1, 2, 3)))
 

@@ -16,7 +16,6 @@ from jaxvid.interop.rules import dense_rules, export_state, import_state, split_
 from jaxvid.losses import contrastive
 from jaxvid.methods.coclr import CoCLR, without_self
 from jaxvid.methods.moco import MoCo, UberNCE, self_and
-from tests.compiling import fast_jit
 from tests.golden_adapters.backbones import clip_order, tubelet
 from tests.golden_fixture import Fixture
 
@@ -55,8 +54,8 @@ class Step:
                 path = {"k": "key"}.get(name, name)
                 self.extra[path] = {"params": params, "batch_stats": stats}
         self.opt = tx.init(self.params)
-        self.look = fast_jit(self.compare)
-        self.differentiate = fast_jit(jax.value_and_grad(self.loss, has_aux=True))
+        self.look = jax.jit(self.compare)
+        self.differentiate = jax.jit(jax.value_and_grad(self.loss, has_aux=True))
 
     def network(self, name: str) -> tuple[dict, dict]:
         fixture, rules = self.fixture, self.rules[name]

@@ -19,7 +19,6 @@ from jaxvid.methods.simclr import SimCLR
 from jaxvid.models.backbone_config import backbone_config
 from jaxvid.models.queue import random_unit, unit
 from jaxvid.models.vit import vit_config
-from tests.compiling import fast_jit
 
 CONV = backbone_config("vcop_r3d", widths=(4, 4, 6, 6), bn_group_size=2)
 SMALL = {"encoder": CONV, "dim": 8, "clip_augment": ClipAugment(jitter=0.0, grey=0.0, blur=0.0)}
@@ -44,11 +43,11 @@ def make_batch(method, rows=4, seed=0):
 def built(method):
     batch = make_batch(method)
     ready = method.augment(batch, context()) | {"rng": batch["rng"]}
-    params, extra = fast_jit(method.init)(jax.random.key(1), ready)
+    params, extra = jax.jit(method.init)(jax.random.key(1), ready)
     return params, extra, ready
 
 
-@functools.partial(fast_jit, static_argnames="method")
+@functools.partial(jax.jit, static_argnames="method")
 def one_loss(method, params, extra, batch, key):
     ctx = Context(1, 100, 0.0, True, key)
     (_, out), grads = jax.value_and_grad(

@@ -15,7 +15,6 @@ from jaxvid.core.config import ConfigError
 from jaxvid.core.run import Run
 from jaxvid.core.types import Context
 from jaxvid.methods import METHODS
-from tests.compiling import fast_jit
 
 CONFIG_OF = {
     "videomae": "videomae_ssv2",
@@ -73,7 +72,7 @@ def test_gradient_reaches_what_is_declared(name):
     run, state, batch = built(name)
     flat = trees.flatten(state.params)
 
-    @fast_jit
+    @jax.jit
     def grads(flat):
         def loss(flat):
             params = trees.unflatten(flat)
@@ -97,7 +96,7 @@ def test_gradient_reaches_what_is_declared(name):
 def test_encode_gives_a_token_grid(name):
     run, state, batch = built(name)
     batch, encoder = one_clip(batch), run.method.encoder
-    found = fast_jit(run.method.encode)(state.params, state.extra, batch)
+    found = jax.jit(run.method.encode)(state.params, state.extra, batch)
     b, t, h, w, _ = batch["video"].shape
     # The small residual network halves time three times and space four times; in predictive
     # coding a token is a block of frames.
@@ -134,8 +133,8 @@ def test_coupling_is_true(name):
 def test_compute_dtype_is_a_switch(name):
     run, state, batch = built(name)
     half = dataclasses.replace(run.method, dtype="bfloat16")
-    out = fast_jit(lambda p: half.loss(p, state.extra, batch, context(run), None))(state.params)
-    full = fast_jit(lambda p: run.method.loss(p, state.extra, batch, context(run), None))(
+    out = jax.jit(lambda p: half.loss(p, state.extra, batch, context(run), None))(state.params)
+    full = jax.jit(lambda p: run.method.loss(p, state.extra, batch, context(run), None))(
         state.params
     )
     assert out.loss.dtype == jnp.float32

@@ -11,7 +11,6 @@ import pytest
 from jaxvid.core.config import ConfigError
 from jaxvid.core.flops import count_flops
 from jaxvid.models.conv3d import Conv3d, conv3d, max_pool
-from tests.compiling import fast_jit
 
 CLIP = jax.random.normal(jax.random.key(0), (2, 5, 7, 6, 3))
 
@@ -24,7 +23,7 @@ def with_gradients(fn, *args):
         out, pull = jax.vjp(fn, *args)
         return out, pull(weights)
 
-    return fast_jit(both)(*args)
+    return jax.jit(both)(*args)
 
 
 def assert_equal(found, expected, atol=1e-4):
