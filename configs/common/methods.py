@@ -13,7 +13,9 @@ from jaxvid.methods.dpc import DPC, MemDPC
 from jaxvid.methods.maest import MAEST
 from jaxvid.methods.masked import VideoMAE
 from jaxvid.methods.moco import MoCo, UberNCE
+from jaxvid.methods.order import ClipOrder
 from jaxvid.methods.simclr import SimCLR
+from jaxvid.methods.speed import SpeedChange
 from jaxvid.methods.supervised import Supervised
 from jaxvid.methods.tats import TATS
 from jaxvid.methods.tubelet import TubeletContrast
@@ -108,3 +110,13 @@ def memdpc(**fields: Any) -> ConfigDict:
 def tubelet(**fields: Any) -> ConfigDict:
     """Tubelet contrast: R(2+1)D-18, two rotating tubelets on curved paths, temperature 0.2."""
     return to_config(from_config(TubeletContrast, fields, "methods.tubelet"), name="tubelet")
+
+
+def speed(**fields: Any) -> ConfigDict:
+    """Speed change, classified and localised, with MoCo: R(2+1)D, nine classes, seven places."""
+    return to_config(from_config(SpeedChange, fields, "methods.speed"), name="speed")
+
+
+def order(**fields: Any) -> ConfigDict:
+    """Clip order prediction: R(2+1)D, three clips, gaps of eight frames."""
+    return to_config(from_config(ClipOrder, fields, "methods.order"), name="order")

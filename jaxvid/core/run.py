@@ -20,6 +20,7 @@ from jaxvid.core.sharding import MeshConfig
 from jaxvid.core.types import Objective, RunInfo, TrainState, View
 from jaxvid.data.config import DataConfig
 from jaxvid.data.pipeline import describe, resolve_views, steps_per_epoch
+from jaxvid.data.sampling import TARGETS
 from jaxvid.methods import make_method
 
 
@@ -152,6 +153,8 @@ class Run:
         for name, view in self.views.items():
             if view.ids:
                 shapes[f"{name}_ids"] = batch[name].shape[:-3]
+            if view.plan in TARGETS:
+                shapes[f"{name}_target"] = (*batch[name].shape[:-4], TARGETS[view.plan])
         for name, shape in shapes.items():
             batch[name] = jax.ShapeDtypeStruct(shape, np.int32, sharding=placed)
         return batch

@@ -14,7 +14,7 @@ Batch = Mapping[str, jax.Array]
 ``"<view>"`` (B, [V,] T, H, W, C) uint8 as loaded, f32 after ``Method.augment``; ``"label"`` (B,)
 int32; ``"index"`` (B,) int32 manifest rows; ``"group"`` (B,) int32, equal for clips of one
 recording; ``"<view>_ids"`` (B, [V,] T) int32 frame numbers, where the view asks for them; ``"rng"``
-(B,) typed PRNG keys, made by the engine.
+(B,) typed PRNG keys, made by the engine. Plans that set a task add "<view>_target" (B, [V,] n).
 """
 
 
@@ -93,6 +93,7 @@ class View:
       frames, stride, plan, crop, size: see :class:`jaxvid.data.config.DataConfig`.
       count: clips per example; above 1 they have a V axis.
       same: probability that all ``count`` clips show the same frames (crops stay their own).
+      gap: frames of the video between one clip and the next; None = every clip has its own place.
       group: views of one group share plan, crop and flip, so that frame t of the video and flow t
         (from frame t to t + 1) stand side by side.
       ids: also deliver the frame numbers, as "<view>_ids".
@@ -106,6 +107,7 @@ class View:
     size: int | None = None
     count: int = 1
     same: float = 0.0
+    gap: int | None = None
     group: str | None = None
     ids: bool = False
 

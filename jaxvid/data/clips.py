@@ -16,7 +16,7 @@ from jaxvid.core.types import View
 from jaxvid.data.config import DataConfig
 from jaxvid.data.decode import VideoError
 from jaxvid.data.images import Video
-from jaxvid.data.sampling import fixed_ids, sample_ids
+from jaxvid.data.sampling import TARGETS, Plan, fixed_ids, sample_ids, sample_plan
 from jaxvid.data.sources import Record
 from jaxvid.data.views import apply_crop, fixed_crops, sample_crop, scale_crop
 
@@ -115,18 +115,15 @@ class TrainMaker(Maker):
         """Decode once, cut every view of every row."""
         videos = open_videos(record, self.views)
         total = shared_length(videos)
-        jobs, plans = [], {row: {} for row in rows}
+        jobs, numbers = [], {row: {} for row in rows}
         for row in rows:
             for name, view in self.views.items():
-                # Views of one group get the same numbers, so they share plan, crop and flip.
-                tag = zlib.crc32((view.group or name).encode())
-                numbers = [(self.seed, _ROW, step, row, tag, copy) for copy in range(view.count)]
-                rngs = [np.random.default_rng(n) for n in numbers]
-                drawn = [sample_ids(view.plan, r, total, view.frames, view.stride) for r in rngs]
-                coin = np.random.default_rng((self.seed, _SAME, step, row, tag)).random()
-                plan = drawn[:1] * view.count if coin < view.same else drawn
-                plans[row][name] = np.array(plan, np.int32)
-                jobs += [(row, name, view, rng, ids) for rng, ids in zip(rngs, plan)]
+                drawn = self._draw(name, view, total, step, row)
+                jobs += [(row, name, view, rng, plan.ids) for rng, plan in drawn]
+                if view.ids:
+                    numbers[row][f"{name}_ids"] = [plan.ids for _, plan in drawn]
+                if view.plan in TARGETS:
+                    numbers[row][f"{name}_target"] = [plan.targets for _, plan in drawn]
         frames = {}
         for source, video in videos.items():
             wanted = [ids for _, _, view, _, ids in jobs if view.source == source]
@@ -139,17 +136,29 @@ class TrainMaker(Maker):
             crop = sample_crop(view.crop, rng, *drawn_on, view.size, scale, ratio)
             crop = scale_crop(crop, drawn_on, frames[view.source].size)
             out[row][name].append(apply_crop(frames[view.source](ids), crop, view.size))
-        return {row: self._join(clips, plans[row]) for row, clips in out.items()}
+        return {row: self._join(clips, numbers[row]) for row, clips in out.items()}
 
-    def _join(self, clips: dict[str, list], plans: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-        named = {k: np.stack(v) for k, v in clips.items()}
-        for name, view in self.views.items():
-            if view.ids:
-                named[f"{name}_ids"] = plans[name]
-            for key in (name, f"{name}_ids"):
-                if view.count == 1 and key in named:
-                    named[key] = named[key][0]
-        return named
+    def _draw(self, name: str, view: View, total: int, step: int, row: int) -> list:
+        """Plan of every clip of a view, with the generator that goes on to draw its crop."""
+        # Views of one group get the same numbers, so they share plan, crop and flip.
+        tag = zlib.crc32((view.group or name).encode())
+        seeds = [(self.seed, _ROW, step, row, tag, copy) for copy in range(view.count)]
+        rngs = [np.random.default_rng(seed) for seed in seeds]
+        if view.gap is None:
+            plans = [sample_plan(view.plan, r, total, view.frames, view.stride) for r in rngs]
+        else:
+            each = view.frames + view.gap
+            whole = sample_ids(view.plan, rngs[0], total, each * view.count - view.gap, view.stride)
+            plans = [Plan(whole[each * copy :][: view.frames]) for copy in range(view.count)]
+        coin = np.random.default_rng((self.seed, _SAME, step, row, tag)).random()
+        return list(zip(rngs, plans[:1] * view.count if coin < view.same else plans))
+
+    def _join(self, clips: dict[str, list], numbers: dict[str, list]) -> dict[str, np.ndarray]:
+        """Arrays of one row; a view of one clip has no axis for it."""
+        out = {k: np.stack(v) for k, v in clips.items()}
+        out |= {k: np.array(v, np.int32) for k, v in numbers.items()}
+        single = [k for k in out if self.views[_view_of(k)].count == 1]
+        return {k: v[0] if k in single else v for k, v in out.items()}
 
 
 @dataclass
@@ -253,6 +262,11 @@ def read_once(video: Video, plans: Sequence[np.ndarray], short_side: int) -> Dec
 @lru_cache(maxsize=4)
 def _order(seed: int, epoch: int, count: int) -> np.ndarray:
     return np.random.default_rng((seed, _ORDER, epoch)).permutation(count)
+
+
+def _view_of(key: str) -> str:
+    """The view that a batch key such as "video_ids" belongs to."""
+    return key.removesuffix("_ids").removesuffix("_target")
 
 
 def _facts(record: Record, index: int) -> dict[str, np.int32]:

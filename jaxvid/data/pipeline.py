@@ -75,6 +75,7 @@ def resolve_views(data: DataConfig, views: Mapping[str, View]) -> dict[str, View
             if getattr(view, field) < 1:
                 raise ConfigError(f"{where}: {field}={getattr(view, field)}, must be at least 1")
         check(0 <= view.same <= 1, f"{where}, same", view.same, "in [0, 1]")
+        check((view.gap or 0) >= 0, f"{where}, gap", view.gap, "0 or more, or None")
         out[name] = view
     return out
 

@@ -6,10 +6,19 @@ pure arithmetic on the length of the video and on the number drawn; ``sample_ids
 """
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 import numpy as np
 
 from jaxvid.core.config import choose
+from jaxvid.data import speed
+
+
+class Plan(NamedTuple):
+    """Frame numbers (frames,) of a clip, and what a task asks about them (see ``TARGETS``)."""
+
+    ids: np.ndarray
+    targets: tuple[int, ...] = ()
 
 
 def dense_ids(num_frames: int, frames: int, stride: int, start: int) -> np.ndarray:
@@ -140,9 +149,35 @@ def _sample_jittered(rng: np.random.Generator, num_frames, frames, stride):
     return jittered_ids(num_frames, frames, stride, int(rng.integers(room)), jitter)
 
 
+def _sample_speed(draw: Callable[[np.random.Generator, int], speed.Program], label: Callable):
+    """Plan of a speed program; its targets are class and place of the change."""
+
+    def sample(rng: np.random.Generator, num_frames, frames, stride):
+        del stride
+        program = draw(rng, frames)
+        room = num_frames - speed.program_span(program, frames) + 1
+        # A video shorter than the program begins anew at its end.
+        start = int(rng.integers(room if room > 0 else num_frames))
+        ids = speed.program_ids(program, frames, start) % num_frames
+        return Plan(ids, (label(program), speed.location_label(program, frames)))
+
+    return sample
+
+
+def _sample_pace(rng: np.random.Generator, num_frames, frames, stride):
+    pace = int(rng.integers(1, stride + 1))
+    ids = speed.pace_ids(num_frames, frames, pace, int(rng.integers(num_frames)))
+    return Plan(ids, (pace - 1,))
+
+
 def _segment_test(num_frames, frames, stride, clips):
     del stride
     return segment_test_ids(num_frames, frames, clips)
+
+
+def _constant_speed_test(num_frames, frames, stride, clips):
+    del stride
+    return dense_test_ids(num_frames, frames, 1, clips)
 
 
 PLANS: dict[str, tuple[Callable, Callable]] = {
@@ -150,14 +185,34 @@ PLANS: dict[str, tuple[Callable, Callable]] = {
     "dense_train": (_sample_dense_train, dense_test_ids),
     "jittered": (_sample_jittered, dense_test_ids),
     "segments": (_sample_segments, _segment_test),
+    "pace": (_sample_pace, _constant_speed_test),
+    "speed_coarse": (_sample_speed(speed.draw_coarse, speed.coarse_label), _constant_speed_test),
+    "speed_fine": (
+        _sample_speed(speed.draw_location_first, speed.fine_label),
+        _constant_speed_test,
+    ),
+    "speed_fine_by_class": (
+        _sample_speed(speed.draw_class_first, speed.fine_label),
+        _constant_speed_test,
+    ),
 }
+TARGETS = {"pace": 1, "speed_coarse": 2, "speed_fine": 2, "speed_fine_by_class": 2}
+"""Plans that set a task: how many numbers they deliver for every clip."""
 
 
 def sample_ids(
     plan: str, rng: np.random.Generator, num_frames: int, frames: int, stride: int
 ) -> np.ndarray:
     """Frame numbers (frames,) of one training clip by the rule ``plan``."""
-    return choose(plan, PLANS, "plan")[0](rng, num_frames, frames, stride)
+    return sample_plan(plan, rng, num_frames, frames, stride).ids
+
+
+def sample_plan(
+    plan: str, rng: np.random.Generator, num_frames: int, frames: int, stride: int
+) -> Plan:
+    """Frame numbers of one training clip by the rule ``plan``, and the targets it sets."""
+    drawn = choose(plan, PLANS, "plan")[0](rng, num_frames, frames, stride)
+    return drawn if isinstance(drawn, Plan) else Plan(drawn)
 
 
 def fixed_ids(plan: str, num_frames: int, frames: int, stride: int, clips: int = 1) -> np.ndarray:

@@ -11,7 +11,9 @@ from jaxvid.methods.dpc import DPC, MemDPC
 from jaxvid.methods.maest import MAEST
 from jaxvid.methods.masked import VideoMAE
 from jaxvid.methods.moco import MoCo, UberNCE
+from jaxvid.methods.order import ClipOrder
 from jaxvid.methods.simclr import SimCLR
+from jaxvid.methods.speed import SpeedChange
 from jaxvid.methods.supervised import Supervised
 from jaxvid.methods.tats import TATS
 from jaxvid.methods.tubelet import TubeletContrast
@@ -28,6 +30,8 @@ METHODS: dict[str, type[Method]] = {
     "dpc": DPC,
     "memdpc": MemDPC,
     "tubelet": TubeletContrast,
+    "speed": SpeedChange,
+    "order": ClipOrder,
     "supervised": Supervised,
 }
 

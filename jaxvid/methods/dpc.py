@@ -13,7 +13,7 @@ from jaxvid.core.config import check
 from jaxvid.core.method import Method
 from jaxvid.core.types import Batch, Context, Features, LossOut, Objective, RunInfo, Tree, View
 from jaxvid.losses import contrastive, predictive
-from jaxvid.methods.contrastive import statistics
+from jaxvid.methods.clips import statistics
 from jaxvid.models.backbone_config import BackboneConfig, backbone_config
 from jaxvid.models.layers import fold_keys
 from jaxvid.models.predictive import Direction, PredictiveNet

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from jaxvid.core.config import ConfigError
-from jaxvid.data.sampling import PLANS, fixed_ids, sample_ids
+from jaxvid.data.sampling import PLANS, TARGETS, fixed_ids, sample_ids, sample_plan
 
 
 @pytest.mark.parametrize("plan", PLANS)
@@ -14,7 +14,8 @@ def test_plans_stay_inside_the_video(plan, length):
         assert ids.shape == (8,)
         assert ids.min() >= 0
         assert ids.max() < length
-        assert (np.diff(ids) >= 0).all()
+        if plan not in TARGETS:  # those begin a short video anew
+            assert (np.diff(ids) >= 0).all()
     for clips in (1, 2, 5):
         ids = fixed_ids(plan, length, 8, 4, clips)
         assert ids.shape == (clips, 8)
@@ -61,3 +62,30 @@ def test_centre_clips():
 def test_unknown_plan_lists_the_plans():
     with pytest.raises(ConfigError, match=r"did you mean 'dense'.*segments"):
         sample_ids("dens", np.random.default_rng(0), 10, 4, 1)
+
+
+@pytest.mark.parametrize("plan", TARGETS)
+@pytest.mark.parametrize("num_frames", [300, 20])
+def test_plans_that_set_a_task_tell_the_truth(plan, num_frames):
+    rng = np.random.default_rng(0)
+    for _ in range(50):
+        ids, targets = sample_plan(plan, rng, num_frames, 16, 4)
+        assert len(targets) == TARGETS[plan]
+        assert (ids >= 0).all() and (ids < num_frames).all()
+        if num_frames < 100:  # too short for the program: it begins anew
+            continue
+        gaps = np.diff(ids)
+        if plan == "pace":
+            if (gaps > 0).all():
+                assert set(gaps) == {targets[0] + 1}
+            continue
+        first, second = gaps[0], gaps[-1]
+        if plan.startswith("speed_fine"):
+            assert targets[0] == 3 * (first - 1) + second - 1
+            change = int((gaps == first).sum())
+            assert targets[1] == (6 if first == second else change - 5)
+        elif first == second:
+            assert targets[0] == first - 1
+        else:
+            jump = second - first
+            assert targets[0] == {1: 4, 2: 5, -1: 6, -2: 7}[jump]

@@ -28,6 +28,8 @@ CONFIG_OF = {
     "dpc": "dpc_ucf101",
     "memdpc": "dpc_ucf101:method=memdpc,",
     "tubelet": "tubelet_k400",
+    "speed": "speed_ucf101",
+    "order": "speed_ucf101:order,",
     "supervised": "finetune_hmdb51",
 }
 
