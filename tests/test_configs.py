@@ -55,8 +55,9 @@ def get_config(name, arg=""):
 def manifest(tmp_path_factory):
     """2,048 videos that aren't there, in as many classes as Kinetics-400 has."""
     path = tmp_path_factory.mktemp("manifest") / "some.csv"
-    rows = [f"v{i}.mp4,c{i % 400:03d},{('train', 'val', 'test')[i % 3]}" for i in range(2048)]
-    path.write_text("\n".join(["path,label,split", *rows]))
+    splits = ("train", "val", "test")
+    rows = [f"v{i}.mp4,c{i % 400:03d},{splits[i % 3]},f{i}.mp4" for i in range(2048)]
+    path.write_text("\n".join(["path,label,split,flow", *rows]))
     return path
 
 

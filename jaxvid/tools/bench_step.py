@@ -89,7 +89,7 @@ def make_jax_step(task: Task, fields: dict) -> Callable[[], float]:
     run.__dict__["info"] = RunInfo(1000, 1000, task.batch)
     video = np.random.default_rng(0).integers(0, 256, (task.batch, *task.clip, 3), np.uint8)
     rows = np.arange(task.batch, dtype=np.int32)
-    batch = {"video": video, "label": rows, "index": rows}
+    batch = {"video": video, "label": rows, "index": rows, "group": rows}
     step, state = run.compile_step(run.variant(0)), run.fresh_state()
 
     def call() -> float:

@@ -1,5 +1,7 @@
 """Saving, restoring onto another mesh, starting from other runs, and what goes wrong."""
 
+import re
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -122,6 +124,11 @@ def test_init_from_that_matches_nothing_is_an_error(tmp_path):
 
 def test_init_from_forms():
     assert expand_init_from("") == ()
-    assert expand_init_from("run") == (("run", "params/", "params"),)
+    ((checkpoint, regex, prefix),) = expand_init_from("run")
+    assert (checkpoint, prefix) == ("run", "")
+    taken = ("params/head/bias", "extra/batch_stats/encoder/mean", "extra/queue/key", "ema/head")
+    assert [bool(re.match(regex, path)) for path in taken] == [True, True, False, False]
+    rows = (("params/", "params"), ("extra/", "extra/key"))
+    assert expand_init_from("run", rows) == (("run", *rows[0]), ("run", *rows[1]))
     with pytest.raises(ConfigError, match=r"config.init_from"):
         expand_init_from((("run", "params/"),))

@@ -25,10 +25,8 @@ from jaxvid.methods.dpc import DPC, MemDPC
 from jaxvid.models.backbone_config import backbone_config
 from jaxvid.models.predictive import PredictiveClassifier
 from jaxvid.models.recurrent import ConvGRU
-from tests.golden_adapters.backbones import FAST_COMPILE, MEAN, STD
+from tests.golden_adapters.backbones import MEAN, STD
 from tests.golden_fixture import Fixture
-
-jit = functools.partial(jax.jit, compiler_options=FAST_COMPILE)
 
 
 def conv_rules(torch: str, path: str) -> list[Rule]:
@@ -91,11 +89,11 @@ def conv_gru(fixture: Fixture) -> None:
         return (run(params, x, start, masks)[0] * probe).sum()
 
     for name, args in (("eval", (start,)), ("train", (start, masks))):
-        outputs, state = jit(run)(params, x, *args)
+        outputs, state = jax.jit(run)(params, x, *args)
         fixture.check(f"out/{name}_output", first(outputs))
         fixture.check(f"out/{name}_last", first(state).swapaxes(0, 1))
     fixture.check("out/eval_output_h0none", first(run(params, x)[0]))
-    grads, x_grad = jit(jax.grad(loss, (0, 1)))(params, x)
+    grads, x_grad = jax.jit(jax.grad(loss, (0, 1)))(params, x)
     named = export_state(trees.flatten(grads), rules) | {"in/x": first(x_grad)}
     for name in fixture.group("grad"):
         fixture.check(f"grad/{name}", named[name])
@@ -125,13 +123,13 @@ class Pretraining:
         return loss, (maps, directions, new.get("batch_stats", {}))
 
     def evaluate(self):
-        return jit(self.forward)(self.params)
+        return jax.jit(self.forward)(self.params)
 
     def train(self, masks):
         """Loss, results and gradients in f64."""
         step = lambda p: self.forward(p, True, masks, "float64")  # noqa: E731
         with jax.enable_x64(True):
-            out, grads = jit(jax.value_and_grad(step, has_aux=True))(self.params)
+            out, grads = jax.jit(jax.value_and_grad(step, has_aux=True))(self.params)
         check_gradients(self.fixture, grads, self.rules)
         return out
 
@@ -250,12 +248,12 @@ def classifier(fixture: Fixture, rules: list[Rule], bidirectional: bool) -> None
         loss = optax.softmax_cross_entropy_with_integer_labels(logits, fixture.arrays["in/label"])
         return loss.mean(), (logits, apply(method="features"))
 
-    loss, (logits, features) = jit(forward)(params)
+    loss, (logits, features) = jax.jit(forward)(params)
     fixture.check("loss/eval_ce", loss)
     fixture.check("out/logits", logits[:, None])
     fixture.check("out/context", features[:, None])
     with jax.enable_x64(True):
-        grads, _ = jit(jax.grad(lambda p: forward(p, "float64"), has_aux=True))(params)
+        grads, _ = jax.jit(jax.grad(lambda p: forward(p, "float64"), has_aux=True))(params)
     check_gradients(fixture, grads, rules)
 
 

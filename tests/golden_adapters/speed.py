@@ -1,7 +1,5 @@
 """Adapters of playing speeds and of clip order."""
 
-import functools
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -14,7 +12,7 @@ from jaxvid.losses.classification import soft_cross_entropy_loss
 from jaxvid.models.backbone_config import backbone_config
 from jaxvid.models.encoders import make_encoder, pool, token_map
 from jaxvid.models.order import ClipOrderHead, clip_orders, order_class
-from tests.golden_adapters.backbones import FAST_COMPILE, MEAN, STD
+from tests.golden_adapters.backbones import MEAN, STD
 from tests.golden_fixture import Fixture
 
 
@@ -66,12 +64,11 @@ def vcop_head(fixture: Fixture) -> None:
         target = jax.nn.one_hot(classes, len(clip_orders(c["tuple_len"])))
         return soft_cross_entropy_loss(logits(params, True, "float64"), target).mean()
 
-    jit = functools.partial(jax.jit, compiler_options=FAST_COMPILE)
-    run = jit(logits, static_argnums=1)
+    run = jax.jit(logits, static_argnums=1)
     fixture.check("out/eval_logits", run(params, False))
     fixture.check("out/train_logits", run(params, True))
     with jax.enable_x64(True):
-        value, grads = jit(jax.value_and_grad(loss))(params)
+        value, grads = jax.jit(jax.value_and_grad(loss))(params)
     fixture.check("loss/ce", value)
     named = export_state(trees.flatten(jax.tree.map(np.asarray, grads)), rules)
     for name in fixture.group("grad"):

@@ -26,8 +26,6 @@ FIELDS = {"encoder": TINY, "blocks": 4, "block_frames": 2, "predict": 2}
 DPC_TINY = DPC(**FIELDS, contrast_group_size=2)
 MEM_TINY = MemDPC(**FIELDS, contrast_group_size=2, slots=6)
 # Everything is compiled for a step or two.
-FAST = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
-jit = functools.partial(jax.jit, compiler_options=FAST)
 TRAIN = Context(1, 2, 0.0, True, jax.random.key(3))
 
 
@@ -38,10 +36,10 @@ def made(method):
     video = jnp.asarray(rng.integers(0, 256, (2, 8, 16, 16, 3), dtype=np.uint8))
     batch = {"video": video, "rng": jax.random.split(jax.random.key(1), 2)}
     batch = method.augment(batch, TRAIN._replace(train=False))
-    return *jit(method.init)(jax.random.key(0), batch), batch
+    return *jax.jit(method.init)(jax.random.key(0), batch), batch
 
 
-@functools.partial(jit, static_argnums=0)
+@functools.partial(jax.jit, static_argnums=0)
 def look(method, params, extra, video):
     """Maps and directions in evaluation."""
     return method.net().apply({"params": params, **extra}, video)
@@ -138,7 +136,7 @@ def test_memory_gives_convex_combinations():
 def test_gradient_reaches_every_parameter(method):
     params, extra, batch = made(method)
 
-    @jit
+    @jax.jit
     def step(params):
         run = lambda p: (lambda out: (out.loss, out))(method.loss(p, extra, batch, TRAIN, None))  # noqa: E731
         return jax.value_and_grad(run, has_aux=True)(params)
@@ -163,7 +161,7 @@ def test_gradient_flows_through_predictions_and_through_targets():
                 for d in directions[:count]]  # fmt: skip
         return MEM_TINY.contrast(tuple(held))[0]
 
-    @jit
+    @jax.jit
     def sizes(params, maps):
         cases = [(("predicted",), 2), (("target",), 2), ((), 1)]
         grads = [jax.grad(loss, (0, 1))(params, maps, *case) for case in cases]
@@ -195,7 +193,7 @@ def test_slots_used():
 
 def test_features_need_neither_predictor_nor_memory():
     params, extra, batch = made(MEM_TINY)
-    encode = jit(MEM_TINY.encode)
+    encode = jax.jit(MEM_TINY.encode)
     whole = encode(params, extra, batch)
     left = {k: v for k, v in params.items() if k not in ("predictor", "memory")}
     part = encode(left, extra, batch)
@@ -211,7 +209,7 @@ def test_batchnorm_groups_count_blocks():
     net = dataclasses.replace(DPC_TINY, encoder=encoder).net()
     params, extra, batch = made(DPC_TINY)
 
-    @jit
+    @jax.jit
     def maps(video):
         return net.apply({"params": params, **extra}, video, True, method="maps",
                          mutable=["batch_stats"])[0]  # fmt: skip
@@ -229,7 +227,7 @@ def test_colours_change_from_frame_to_frame_and_the_flip_does_not():
     frame[:, 8:] = (200, 150, 100)
     keys = jax.random.split(jax.random.key(0), 8)
     batch = {"video": jnp.asarray(np.broadcast_to(frame, (8, 8, 16, 16, 3))), "rng": keys}
-    out = method.unnormalise(jit(lambda b: method.augment(b, TRAIN))(batch)["video"])
+    out = method.unnormalise(jax.jit(lambda b: method.augment(b, TRAIN))(batch)["video"])
     assert out.std(1).mean() > 0.05
     right = out[..., 8:, :].mean((2, 3, 4)) > out[..., :8, :].mean((2, 3, 4))
     assert (right == right[:, :1]).all()
@@ -266,7 +264,7 @@ def test_classifier_trains_its_head_alone_or_everything():
     kept = {k: params[k] for k in ("encoder", "aggregator", "aggregator_back")}
     own = {"params": {**variables["params"], **kept}, "batch_stats": variables["batch_stats"]}
 
-    @functools.partial(jit, static_argnums=0)
+    @functools.partial(jax.jit, static_argnums=0)
     def run(train_encoder):
         args = (batch["video"], batch["rng"], True, train_encoder)
         return net.apply(own, *args, mutable=["batch_stats"])
