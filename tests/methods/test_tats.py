@@ -73,10 +73,14 @@ def test_every_parameter_of_the_sampler_learns_but_pure_shifts():
     assert nonzero(grads, SAMPLER) == set(trees.select(grads, SAMPLER)) - still
 
 
+FULL = {"xla_backend_optimization_level": 3, "xla_llvm_disable_expensive_passes": False}
+
+
 def make_episode(method, params):
-    """What the loss records, with replay."""
+    """What the loss records, with replay; compiled in full, as log probabilities are compared."""
     batch = make_batch(method)
-    out = jax.jit(lambda p: method.loss(p, {}, batch, IN_CHARGE, None))(params)
+    loss = jax.jit(lambda p: method.loss(p, {}, batch, IN_CHARGE, None), compiler_options=FULL)
+    out = loss(params)
     return batch, out.carry
 
 
@@ -133,7 +137,8 @@ def test_replay_sees_the_landmarks_of_the_recorded_policy():
     batch, episode = make_episode(method, params)
     grid = method.grid(batch["video"])
     replay = jax.jit(
-        lambda key: method.act(params, episode["tokens"], grid, jax.random.wrap_key_data(key)).logp
+        lambda key: method.act(params, episode["tokens"], grid, jax.random.wrap_key_data(key)).logp,
+        compiler_options=FULL,
     )
     np.testing.assert_allclose(replay(episode["key"]), episode["logp"], atol=1e-6)
     other = replay(episode["key"] + jnp.uint32(1))
