@@ -163,9 +163,15 @@ def test_every_evaluation_then_fine_tuning(name, tmp_path):
     assert sorted(fresh) == [f"params/{p}" for p in FRESH]
 
 
-def test_co_training_starts_from_two_runs(tmp_path):
+QUICK_KINDS = ("knn",)
+ALL_KINDS = tuple(k for k in EVALS if k not in ("motion", "multiview", "reconstruction"))
+
+
+@pytest.mark.parametrize(
+    "kinds", [QUICK_KINDS, pytest.param(ALL_KINDS, marks=pytest.mark.slow)], ids=["knn", "all"]
+)
+def test_co_training_starts_from_two_runs(kinds, tmp_path):
     """InfoNCE, CoCLR from it, a frozen probe of its encoder: averages and queues come along."""
-    kinds = [k for k in EVALS if k not in ("motion", "multiview", "reconstruction")]
     first = get_config("infonce_ucf101", "smoke")
     first.evals = evals.frozen(kinds=kinds)
     run_smoke(first, tmp_path / "infonce")
@@ -202,8 +208,7 @@ STAGED = ("coclr_ucf101",)  # need runs to start from
 @pytest.mark.parametrize("words", ["method=dpc", "method=memdpc"])
 def test_every_frozen_evaluation_of_predictive_coding(words, tmp_path):
     config = get_config("dpc_ucf101", f"{words},smoke")
-    kinds = [k for k in EVALS if k not in ("motion", "multiview", "reconstruction")]
-    config.evals = evals.frozen(kinds=kinds)
+    config.evals = evals.frozen(kinds=ALL_KINDS)
     run_smoke(config, tmp_path)
 
 

@@ -100,7 +100,7 @@ def tats_reference(tmp_path_factory):
     return workdir
 
 
-@pytest.mark.parametrize("accumulate", [1, 4])
+@pytest.mark.parametrize("accumulate", [pytest.param(1, marks=pytest.mark.slow), 4])
 def test_replayed_episodes_do_not_depend_on_mesh_or_accumulation(
     tats_reference, tmp_path, accumulate
 ):

@@ -20,7 +20,7 @@ from jaxvid.models.backbone_config import backbone_config
 from jaxvid.models.queue import random_unit, unit
 from jaxvid.models.vit import vit_config
 
-CONV = backbone_config("vcop_r3d", widths=(4, 4, 6, 6), bn_group_size=2)
+CONV = backbone_config("vcop_r3d", widths=(4, 4, 6, 6), bn_group_size=2, conv="direct")
 SMALL = {"encoder": CONV, "dim": 8, "clip_augment": ClipAugment(jitter=0.0, grey=0.0, blur=0.0)}
 QUEUED = {**SMALL, "queue": 12, "momentum": 0.9}
 RUN = RunInfo(10, 100, 4)
@@ -42,7 +42,8 @@ def make_batch(method, rows=4, seed=0):
 @functools.cache
 def built(method):
     batch = make_batch(method)
-    ready = method.augment(batch, context()) | {"rng": batch["rng"]}
+    augment = jax.jit(lambda batch: method.augment(batch, context()))
+    ready = augment(batch) | {"rng": batch["rng"]}
     params, extra = jax.jit(method.init)(jax.random.key(1), ready)
     return params, extra, ready
 

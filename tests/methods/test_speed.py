@@ -16,7 +16,7 @@ from jaxvid.methods.order import ClipOrder
 from jaxvid.methods.speed import SpeedChange
 from jaxvid.models.backbone_config import backbone_config
 
-CONV = backbone_config("vcop_r3d", widths=(4, 4, 6, 6))
+CONV = backbone_config("vcop_r3d", widths=(4, 4, 6, 6), conv="direct")
 FIELDS = {"encoder": CONV, "dim": 8, "queue": 12, "clip_augment": ClipAugment(0.0, jitter=0.0)}
 METHOD = SpeedChange(**FIELDS)
 

@@ -43,6 +43,8 @@ def built(name):
     """The smoke run of a method, its parameters and an augmented batch."""
     file, _, arg = CONFIG_OF[name].partition(":")
     config = importlib.import_module(f"configs.{file}").get_config(f"{arg}smoke")
+    if "arch" in config.method.encoder:
+        config.method.encoder.conv = "direct"  # compiles faster
     run = Run(config, jax.devices()[:1])
     state = run.fresh_state()
     rng = np.random.default_rng(0)
@@ -52,7 +54,8 @@ def built(name):
         for key, x in run.abstract_batch.items()
     }
     batch["rng"] = jax.random.split(jax.random.key(1), run.config.batch_size)
-    return run, state, run.method.augment(batch, context(run)) | {"rng": batch["rng"]}
+    augment = jax.jit(lambda batch: run.method.augment(batch, context(run)))
+    return run, state, augment(batch) | {"rng": batch["rng"]}
 
 
 def one_clip(batch):
