@@ -220,7 +220,8 @@ def restore_or_init(run: Run, saver: Checkpointer):
         return state, f"resumed from step {latest}", []
     state, matches = run.fresh_state(), []
     if run.init_from:
-        state, matches = init_from(state, run.init_from, read_weights)
+        inputs = {"mean": run.method.mean, "std": run.method.std}
+        state, matches = init_from(state, run.init_from, read_weights, inputs)
     check_required(run.method.required, matches)
     if not run.init_from:
         return state, "fresh", []

@@ -93,7 +93,7 @@ def match_table(matches: list[tuple[str, str, str]]) -> str:
     head = "  init_from: " + ", ".join(f"{n} {status}" for status, n in sorted(counts.items()))
     rows: Counter = Counter()
     for path, status, source in matches:
-        whole = status in ("fresh", "shape")
+        whole = status in ("fresh", "shape", "differs")
         rows[status, path if whole else "/".join(path.split("/")[:2]), source if whole else ""] += 1
     lines = [
         f"    {status:<8} {path} {source or (f'({n} arrays)' if n > 1 else '')}".rstrip()

@@ -173,7 +173,10 @@ def load_run(path: str | Path, step: int | None = None):
 
 
 def init_from(
-    state: TrainState, sources: Sequence[tuple[str, str, str]], read=read_model
+    state: TrainState,
+    sources: Sequence[tuple[str, str, str]],
+    read=read_model,
+    inputs: Mapping[str, object] | None = None,
 ) -> tuple[TrainState, list[tuple[str, str, str]]]:
     """Overwrite parts of a fresh state by checkpoints.
 
@@ -184,10 +187,12 @@ def init_from(
         appended to the prefix ("params/encoder/" -> "extra/teacher"); a regex that matches to the
         end keeps the path below its root ("ema/encoder/.*" -> "params").
       read: reader of a checkpoint, for other formats.
+      inputs: fields of the method that say what it is fed, such as "mean"; compared with those the
+        source was trained with.
 
     Returns:
       The new state and the match table: ``(target path, status, source)`` with status "matched",
-      "shape" (kept fresh: the shapes differ), "fresh" or "unused".
+      "shape" (kept fresh: the shapes differ), "fresh", "unused" or, for a field, "differs".
 
     Raises:
       CheckpointError: a source matched nothing at all.
@@ -196,7 +201,13 @@ def init_from(
     status = dict.fromkeys(flat, ("fresh", ""))
     unused: list[tuple[str, str, str]] = []
     for checkpoint, regex, prefix in sources:
-        model, _, step = read(checkpoint)
+        model, meta, step = read(checkpoint)
+        theirs = (meta.get("config") or {}).get("method") or {}
+        for name, value in (inputs or {}).items():
+            other = theirs.get(name, value)
+            if not np.array_equal(other, value):
+                note = f"{checkpoint} had {tuple(other)}, this run has {tuple(value)}"
+                unused.append((f"config.method.{name}", "differs", note))
         source = trees.flatten({k: v for k, v in model.items() if v})
         matched = 0
         for path, value in source.items():

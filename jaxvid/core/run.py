@@ -98,7 +98,8 @@ class Run:
             )
         if (c.epochs > 0) == (c.steps > 0):
             raise ConfigError(
-                f"config.epochs={c.epochs}, config.steps={c.steps}: set exactly one above 0"
+                f"config.epochs={c.epochs}, config.steps={c.steps}: set exactly one above 0, the "
+                "other to 0"
             )
 
     def _with_classes(self) -> dict[str, Any]:

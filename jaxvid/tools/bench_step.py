@@ -21,6 +21,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
 import numpy as np
@@ -149,8 +150,9 @@ def measure(task: Task, rows: Sequence[str], rounds: int, warm: int = 2) -> dict
     try:
         for number in range(warm + rounds):
             for row, worker in workers.items():
-                worker.stdin.write("step\n")
-                worker.stdin.flush()
+                with suppress(BrokenPipeError):  # it has ended; there is no line to read
+                    worker.stdin.write("step\n")
+                    worker.stdin.flush()
                 line = worker.stdout.readline()
                 if not line:
                     raise SystemExit(f"row '{row}' failed, see its message above")
@@ -158,7 +160,8 @@ def measure(task: Task, rows: Sequence[str], rounds: int, warm: int = 2) -> dict
                     costs[row].append(json.loads(line))
     finally:
         for worker in workers.values():
-            worker.stdin.close()
+            with suppress(BrokenPipeError):
+                worker.stdin.close()
             worker.terminate()
             worker.wait()
     return costs

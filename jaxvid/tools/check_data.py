@@ -162,7 +162,8 @@ def _print_summary(checks: dict[str, Check], seconds: float) -> None:
     print(f"most common of {len({c.size for c in good})} sizes: {shown}")
     mean, square = np.mean([check.picture for check in good], axis=0)
     mean, std = (",".join(f"{x:.3f}" for x in v) for v in (mean, np.sqrt(square - mean**2)))
-    print(f"first frames: --config.method.mean=({mean}) --config.method.std=({std})")
+    print("pixels of the first frames, for videos that don't look like photographs:")
+    print(f"  --config.method.mean={mean} --config.method.std={std}")
 
 
 def _write_clean(out: Path, rows: list[dict], folder: Path, args: argparse.Namespace) -> None:

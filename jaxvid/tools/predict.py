@@ -9,6 +9,7 @@ import json
 import sys
 import tempfile
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -57,6 +58,8 @@ def predict(args: argparse.Namespace) -> list[dict]:
                 "fine-tune it first (configs/finetune_*.py)"
             )
         names = class_names(model.data, args.class_names, model.method.num_classes)
+        # Files that can't be read are listed; only a folder without one good file is an error.
+        context.data = replace(context.data, max_bad=1 - 1e-9)
         judge = partial(video_probabilities, context.method, context.params, context.extra)
         split = context.data.eval_split
         table = context.map_examples(

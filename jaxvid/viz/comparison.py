@@ -63,7 +63,7 @@ def group_runs(paths: Sequence[str | Path], by: str = "method.name") -> Groups:
         if not run.evals:
             raise RunError(
                 f"{path}: no evals.jsonl with results; let the run evaluate, or run"
-                f" `python -m jaxvid.evaluate --checkpoint={path}`"
+                f" `python -m jaxvid.evaluate --checkpoint={path} --workdir={path}`"
             )
         name = ", ".join(_group_value(run, field.strip()) for field in by.split(","))
         groups.setdefault(name, []).append(run)

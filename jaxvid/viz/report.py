@@ -76,7 +76,9 @@ def reproduce_command(run: RunFiles) -> str:
 
 def _title(run: RunFiles) -> str:
     data = run.flat.get("data.manifest") or run.flat.get("data.source", "")
-    return f"{run.flat.get('method.name', 'run')} on {Path(str(data)).stem}"
+    path = Path(str(data))
+    name = path.parent.name if path.stem == "manifest" and path.parent.name else path.stem
+    return f"{run.flat.get('method.name', 'run')} on {name}"
 
 
 def _headline(run: RunFiles) -> str:
