@@ -13,6 +13,7 @@ CACHE = os.environ.get("JAX_COMPILATION_CACHE_DIR") or os.path.join(
     tempfile.gettempdir(), "jaxvid-test-cache"
 )
 # Most of the work is compiling, and most programs run for a few steps: a quarter less in all.
+# "launch/test.sh full" sets the variable itself.
 QUICK = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
 os.environ.setdefault("XLA_FLAGS", QUICK)
 start_jax(CACHE, simulated_devices=8)

@@ -58,8 +58,9 @@ def predict(args: argparse.Namespace) -> list[dict]:
                 "fine-tune it first (configs/finetune_*.py)"
             )
         names = class_names(model.data, args.class_names, model.method.num_classes)
-        # Files that can't be read are listed; only a folder without one good file is an error.
-        context.data = replace(context.data, max_bad=1 - 1e-9)
+        if not any(text.startswith("data.max_bad=") for text in args.set):
+            # Files that can't be read are listed; a folder without one good file is an error.
+            context.data = replace(context.data, max_bad=1 - 1e-9)
         judge = partial(video_probabilities, context.method, context.params, context.extra)
         split = context.data.eval_split
         table = context.map_examples(

@@ -122,6 +122,19 @@ def test_init_from_that_matches_nothing_is_an_error(tmp_path):
         init_from(make_state(), ((str(tmp_path), "params/decoder/", "params/decoder"),))
 
 
+def test_init_from_says_where_pixels_were_normalised_otherwise(tmp_path):
+    meta = {**META, "config": {"method": {"mean": [0.1, 0.1, 0.1], "std": [0.2, 0.2, 0.2]}}}
+    saver = Checkpointer(tmp_path)
+    saver.save(4, make_state(), meta)
+    saver.close()
+    rows = expand_init_from(str(tmp_path))
+    inputs = {"mean": (0.1, 0.1, 0.1), "std": (0.3, 0.3, 0.3)}
+    _, table = init_from(make_state(), rows, inputs=inputs)
+    ((path, _, note),) = [row for row in table if row[1] == "differs"]
+    assert path == "config.method.std"
+    assert "had (0.2, 0.2, 0.2), this run has (0.3, 0.3, 0.3)" in note
+
+
 def test_init_from_forms():
     assert expand_init_from("") == ()
     ((checkpoint, regex, prefix),) = expand_init_from("run")
