@@ -29,7 +29,8 @@ MODES = {
     "pixel": "Reconstruction in raw pixels, as predicted; visible patches are copied.",
 }
 # Inches: side of a cell, space between cells, margins for labels, scales and frame numbers.
-_CELL, _GAP, _LEFT, _RIGHT, _TOP = 0.92, 0.06, 1.1, 0.62, 0.22
+_CELL, _GAP, _LEFT, _RIGHT, _TOP = 0.92, 0.06, 1.1, 0.85, 0.22
+_BAR, _UNIT = 0.09, 0.62  # inches: width of a colour bar, distance of its unit
 _SPREAD = 3.0
 
 
@@ -159,14 +160,15 @@ def reconstruction_figure(
             if row.name == "attention" and "query" in inspection:
                 _outline(ax, int(inspection["query"][clip]), grid, picks, starts, (height, width))
             if row.limits:
-                cax = _add_axes(fig, (_LEFT + strip + 0.08, bottom, 0.09, _CELL))
+                cax = _add_axes(fig, (_LEFT + strip + 0.08, bottom, _BAR, _CELL))
                 bar = fig.colorbar(ScalarMappable(Normalize(*row.limits), row.cmap), cax=cax)
                 bar.outline.set_visible(False)
                 bar.set_ticks(row.limits, labels=[f"{v:.3g}" for v in row.limits])
                 for label, align in zip(bar.ax.get_yticklabels(), ("bottom", "top")):
                     label.set_va(align)
                 bar.ax.tick_params(length=0, pad=2, labelsize=8)
-                bar.ax.set_ylabel(row.unit, fontsize=8, labelpad=-3)
+                place = {"transform": bar.ax.transAxes, "ha": "center", "va": "center"}
+                bar.ax.text(_UNIT / _BAR, 0.5, row.unit, rotation=90, fontsize=8, **place)
     return fig
 
 
