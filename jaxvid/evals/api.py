@@ -170,7 +170,10 @@ def check_labels(data: DataConfig, where: str) -> list[pipeline.SplitInfo]:
     for split in (data.train_split, data.eval_split):
         infos.append(pipeline.describe(data, split))
         if not infos[-1].has_labels:
-            raise ConfigError(f"{where}: split '{split}' of {data.manifest} has no labels")
+            raise ConfigError(
+                f"{where}: split '{split}' of {data.manifest} has no labels; leave this evaluation "
+                "out (--config.evals={} leaves out all)"
+            )
     return infos
 
 
