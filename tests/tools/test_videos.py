@@ -40,7 +40,7 @@ def test_check_data(folder, capsys):
     assert "4 good, 1 bad" in out
     assert "shortest 20, median 22, longest 24" in out
     assert "98x66 (4)" in out
-    found = re.search(r"method.mean=\((.*)\) --config.method.std=\((.*)\)", out)
+    found = re.search(r"--config\.method\.mean=(\S+) --config\.method\.std=(\S+)\n", out)
     pictures = np.stack([read_frames(folder / f"videos/{i}.mp4", [0])[0] for i in (0, 1, 3, 4)])
     for text, value in zip(found.groups(), (pictures.mean((0, 1, 2)), pictures.std((0, 1, 2)))):
         np.testing.assert_allclose([float(x) for x in text.split(",")], value / 255, atol=6e-4)
