@@ -25,10 +25,6 @@ def get_config(arg=""):
         encoder=models.backbone("s3d", bn_group_size=32), queue=16384 if words["k400"] else 2048,
         source=own, other="video" if words["smoke"] else other, **methods.CO_TRAINING_PAIRS,
     )  # fmt: skip
-    config.optim = dict(
-        default=optim.adam(
-            lr=1e-3, weight_decay=1e-5, no_decay=optim.NOTHING, schedule="step", milestones=(drop,)
-        )
-    )
+    config.optim = dict(default=optim.adam_l2(drop))
     config.evals = evals.frozen(every_epochs=20.0)
     return base.smoke(config) if words["smoke"] else config

@@ -40,10 +40,6 @@ def get_config(arg=""):
         predict=words["predict"], source="flow" if words["flow"] else "video",
         contrast_group_size=group,
     )  # fmt: skip
-    config.optim = dict(
-        default=optim.adam(
-            lr=1e-3, weight_decay=1e-5, no_decay=optim.NOTHING, schedule="step", milestones=(drop,)
-        )
-    )
+    config.optim = dict(default=optim.adam_l2(drop))
     config.evals = evals.frozen(every_epochs=50.0)
     return base.smoke(config) if words["smoke"] else config

@@ -26,11 +26,6 @@ def get_config(arg=""):
         encoder=models.backbone("s3d", bn_group_size=32),
         source="flow" if words["flow"] else "video", **queue, **methods.CO_TRAINING_PAIRS,
     )  # fmt: skip
-    config.optim = dict(
-        default=optim.adam(
-            lr=1e-3, weight_decay=1e-5, no_decay=optim.NOTHING, schedule="step",
-            milestones=(250.0, 280.0),
-        )
-    )  # fmt: skip
+    config.optim = dict(default=optim.adam_l2(250.0, 280.0))
     config.evals = evals.frozen(every_epochs=50.0)
     return base.smoke(config) if words["smoke"] else config

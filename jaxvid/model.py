@@ -227,7 +227,8 @@ def _import(path, method: Method, data: DataConfig) -> tuple[Tree, Tree, tuple[s
     state, table = init_from(fresh, rows, read_checkpoint)
     rest = [(status, target) for target, status, _ in table if status != "matched"]
     # A decoder or sampler isn't needed to encode; a gap in the encoder gives wrong features.
-    gaps = [target for status, target in rest if target.startswith("params/encoder/")]
+    needed = ("params/encoder/", "extra/batch_stats/encoder/")
+    gaps = [target for status, target in rest if target.startswith(needed)]
     if gaps:
         raise ConfigError(
             f"{path} doesn't fit --config: {gaps[0]} ({len(gaps)} in all) is missing in the file "

@@ -222,13 +222,12 @@ def restore_or_init(run: Run, saver: Checkpointer):
     if run.init_from:
         inputs = {"mean": run.method.mean, "std": run.method.std}
         state, matches = init_from(state, run.init_from, read_weights, inputs)
+        state = jax.tree.map(jax.device_put, state, run.state_shardings)
+        if run.config.ema:  # a copy, since the step donates both
+            state = state.replace(ema=jax.tree.map(jnp.copy, state.params))
     check_required(run.method.required, matches)
-    if not run.init_from:
-        return state, "fresh", []
-    state = jax.tree.map(jax.device_put, state, run.state_shardings)
-    if run.config.ema:  # a copy, since the step donates both
-        state = state.replace(ema=jax.tree.map(jnp.copy, state.params))
-    return state, f"fresh, then init_from {', '.join(r[0] for r in run.init_from)}", matches
+    names = dict.fromkeys(row[0] for row in run.init_from)
+    return state, f"fresh, then init_from {', '.join(names)}" if names else "fresh", matches
 
 
 def stored_config(run: Run) -> dict:

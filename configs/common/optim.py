@@ -23,6 +23,13 @@ def adam(**fields: Any) -> ConfigDict:
     return to_config(OptimConfig(name="adam", **fields))
 
 
+def adam_l2(*milestones: float) -> ConfigDict:
+    """Adam of contrastive and predictive coding: 1e-3, L2 1e-5 on everything, drops to a tenth."""
+    return adam(
+        lr=1e-3, weight_decay=1e-5, no_decay=NOTHING, schedule="step", milestones=milestones
+    )
+
+
 def sgd(**fields: Any) -> ConfigDict:
     """SGD entry with momentum 0.9; ``fields`` are those of ``OptimConfig``."""
     return to_config(OptimConfig(name="sgd", **fields))

@@ -200,14 +200,16 @@ def init_from(
     flat = trees.flatten({"params": state.params, "extra": state.extra or {}})
     status = dict.fromkeys(flat, ("fresh", ""))
     unused: list[tuple[str, str, str]] = []
-    for checkpoint, regex, prefix in sources:
-        model, meta, step = read(checkpoint)
+    stored = {name: read(name) for name in dict.fromkeys(row[0] for row in sources)}
+    for checkpoint, (_, meta, _) in stored.items():
         theirs = (meta.get("config") or {}).get("method") or {}
         for name, value in (inputs or {}).items():
             other = theirs.get(name, value)
             if not np.array_equal(other, value):
                 note = f"{checkpoint} had {tuple(other)}, this run has {tuple(value)}"
                 unused.append((f"config.method.{name}", "differs", note))
+    for checkpoint, regex, prefix in sources:
+        model, _, step = stored[checkpoint]
         source = trees.flatten({k: v for k, v in model.items() if v})
         matched = 0
         for path, value in source.items():

@@ -42,9 +42,9 @@ class ClipMethod(Method):
         return out
 
     def augment_view(self, batch: Batch, name: str, ctx: Context) -> Array:
-        """The clips of one view (B, V, T, H, W, C); all views of a batch get the same draws."""
+        """The clips of one view (B, [V,] T, H, W, C); all views of a batch get the same draws."""
         video = batch[name] if batch[name].ndim == 6 else batch[name][:, None]
-        rows, count = video.shape[:2]
+        count = video.shape[1]
         k_clip, k_who = (fold_keys(batch["rng"], i) for i in (0, 1))
         keys = jax.vmap(lambda key: jax.random.split(key, count))(k_clip).reshape(-1)
         coloured = self.coloured(batch, k_who) if count > 1 else None
@@ -53,7 +53,7 @@ class ClipMethod(Method):
             clips, keys, jax.random.fold_in(ctx.key, 0),
             None if coloured is None else coloured.reshape(-1),
         )  # fmt: skip
-        return self.normalise(255.0 * clips).reshape(rows, count, *clips.shape[1:])
+        return self.normalise(255.0 * clips).reshape(batch[name].shape)
 
     def coloured(self, batch: Batch, keys: Array) -> Array | None:
         """Which clips (B, V) change colours, None = all; ``keys`` (B,)."""

@@ -1,19 +1,17 @@
 """Dense predictive coding, with and without a memory: predict the features of coming blocks."""
 
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
 from jax import Array
 
-from jaxvid.augment.colour import to_unit
 from jaxvid.augment.jitter import ClipAugment
 from jaxvid.core.config import check
-from jaxvid.core.method import Method
 from jaxvid.core.types import Batch, Context, Features, LossOut, Objective, RunInfo, Tree, View
 from jaxvid.losses import contrastive, predictive
-from jaxvid.methods.clips import statistics
+from jaxvid.methods.clips import ClipMethod, statistics
 from jaxvid.models.backbone_config import BackboneConfig, backbone_config
 from jaxvid.models.layers import fold_keys
 from jaxvid.models.predictive import Direction, PredictiveNet
@@ -28,7 +26,7 @@ LESS_GREY = ClipAugment(**{**vars(COLOURS), "grey": 0.25})
 
 
 @dataclass(frozen=True)
-class DPC(Method):
+class DPC(ClipMethod):
     """Dense predictive coding (Han et al. 2019, arXiv:1909.04656).
 
     A clip is cut into blocks; from the first ones the feature maps of the last ``predict`` are
@@ -36,7 +34,6 @@ class DPC(Method):
     of the paper is a second run with ``predict=4`` that starts ``init_from`` the first.
 
     Attributes:
-      source: modality that is trained, "video" or "flow".
       encoder: network of a block. Its batch are the blocks, example by example: groups of b clips
         that share BatchNorm statistics have ``encoder.bn_group_size = b * blocks``.
       blocks: blocks of a clip in training.
@@ -47,12 +44,8 @@ class DPC(Method):
         all. Accuracies depend on it.
       drop: dropout of the aggregator's state.
       gain: of the orthogonal initial weights of aggregator and predictor.
-      clip_augment: colours and flip.
     """
 
-    coupling: ClassVar[Literal["none", "batch"]] = "batch"
-
-    source: str = "video"
     encoder: BackboneConfig = backbone_config("r2d3d_18")
     blocks: int = 8
     block_frames: int = 5
@@ -95,14 +88,6 @@ class DPC(Method):
         """Parameters ``encoder``, ``aggregator``, ``predictor``; extra: statistics."""
         made = dict(self.net().init(key, batch["video"][:1]))
         return made.pop("params"), made
-
-    def augment(self, batch: Batch, ctx: Context) -> Batch:
-        """Normalised clips; in training flipped as a whole, with new colours in every frame."""
-        if not ctx.train:
-            return super().augment(batch, ctx)
-        keys, order = fold_keys(batch["rng"], 0), jax.random.fold_in(ctx.key, 0)
-        clips = self.clip_augment(to_unit(batch["video"]), keys, order)
-        return {**batch, "video": self.normalise(255.0 * clips)}
 
     def loss(self, params: Tree, extra: Tree, batch: Batch, ctx: Context, carry: Tree) -> LossOut:
         """Contrast of what was predicted with what came."""

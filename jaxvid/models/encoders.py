@@ -114,10 +114,12 @@ class Classifier(nn.Module):
           video: the clip.
           keys: (B,) switches dropout and drop path on.
           train: whether BatchNorm uses the statistics of the batch.
-          train_encoder: the same for the encoder alone; None = as ``train``.
+          train_encoder: the same for the encoder alone; None = as ``train``, False = it runs as in
+            evaluation, without drop path too.
         """
+        own_keys = None if train_encoder is False else keys
         train_encoder = train if train_encoder is None else train_encoder
-        pooled = self.features(self.tokens(video, keys, train_encoder), train)
+        pooled = self.features(self.tokens(video, own_keys, train_encoder), train)
         keys = fold_keys(keys, getattr(self.config, "depth", 0))
         return self.head(dropout(pooled.astype(jnp.float32), self.drop, keys, (0,)))
 

@@ -17,14 +17,12 @@ one of 4 at --crf=4; --crf=0 is lossless and was 8% larger.
 
 out/manifest.csv is the given manifest with the column "flow"; train with
 --config.data.manifest=flow/manifest.csv and views that read "flow". Paths may also be folders of
-frames. TV-L1 takes some tenths of a second per frame and core at short side 128, about four times
-that at 256 (the size of the public recipes).
+frames. TV-L1 is slow: its time grows with the pixels, and the public recipes have short side 256.
 
 Files are written under another name and renamed when whole, so the tool can be stopped and
 started again: what is there already is kept. Files that don't decode are left out and listed.
 """
 
-import argparse
 import multiprocessing
 import os
 import sys
@@ -43,6 +41,7 @@ from jaxvid.data.images import FrameFolder
 from jaxvid.tools.pack_videos import (
     keep_settings,
     make_files,
+    make_parser,
     name_files,
     read_whole,
     report,
@@ -116,23 +115,12 @@ def _images(folder: Path, short_side: int) -> Iterator[tuple[None, np.ndarray]]:
         yield None, frame
 
 
-def make_parser() -> argparse.ArgumentParser:
-    """Command line of this tool."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--manifest", required=True, help="csv or parquet file")
-    parser.add_argument("--root", default="", help="folder of relative paths (default: its own)")
-    parser.add_argument("--out", required=True, help="folder to write")
-    parser.add_argument("--short_side", type=int, default=128, help="pixels; never enlarges")
-    parser.add_argument("--crf", type=int, default=4, help="x264 quality, lower is better")
-    parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="videos at once")
-    return parser
-
-
 def main(argv: list[str] | None = None) -> int:
     """Make flow; 1 when some videos have none, 2 on a wrong manifest."""
-    args = make_parser().parse_args(argv)
+    parser = make_parser(__doc__)
+    parser.add_argument("--short_side", type=int, default=128, help="pixels; never enlarges")
+    parser.add_argument("--crf", type=int, default=4, help="x264 quality, lower is better")
+    args = parser.parse_args(argv)
     out, folder = Path(args.out), Path(args.root or Path(args.manifest).parent)
     try:
         if not hasattr(cv2, "optflow"):

@@ -129,27 +129,33 @@ def encode_images(source: Path, short_side: int, quality: int) -> list[bytes]:
     ]
 
 
-def make_parser() -> argparse.ArgumentParser:
-    """Command line of this tool."""
+def make_parser(description: str | None = __doc__) -> argparse.ArgumentParser:
+    """Arguments that all tools share which make a file of every video of a manifest."""
     parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--manifest", required=True, help="csv or parquet file")
     parser.add_argument("--root", default="", help="folder of relative paths (default: its own)")
     parser.add_argument("--out", required=True, help="folder to write")
+    parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="videos at once")
+    return parser
+
+
+def parse(argv: list[str] | None) -> argparse.Namespace:
+    """Command line of this tool."""
+    parser = make_parser()
     parser.add_argument("--format", choices=("mp4", "array_record"), default="mp4")
     parser.add_argument("--short_side", type=int, default=256, help="pixels; never enlarges")
     parser.add_argument("--gop", type=int, default=16, help="frames between key frames (mp4)")
     parser.add_argument("--crf", type=int, default=20, help="x264 quality, lower is better (mp4)")
     parser.add_argument("--quality", type=int, default=90, help="JPEG quality (array_record)")
     parser.add_argument("--shard", type=int, default=256, help="clips per shard (array_record)")
-    parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="videos at once")
-    return parser
+    return parser.parse_args(argv)
 
 
 def main(argv: list[str] | None = None) -> int:
     """Pack; 1 when some videos could not be, 2 on a wrong manifest."""
-    args = make_parser().parse_args(argv)
+    args = parse(argv)
     try:
         for flag in ("short_side", "gop", "shard", "jobs"):
             check(getattr(args, flag) >= 1, f"--{flag}", getattr(args, flag), "at least 1")

@@ -127,7 +127,9 @@ def test_init_from_says_where_pixels_were_normalised_otherwise(tmp_path):
     saver = Checkpointer(tmp_path)
     saver.save(4, make_state(), meta)
     saver.close()
-    rows = expand_init_from(str(tmp_path))
+    rows = expand_init_from(
+        str(tmp_path), (("params/encoder", "params/encoder"), ("params/", "params"))
+    )
     inputs = {"mean": (0.1, 0.1, 0.1), "std": (0.3, 0.3, 0.3)}
     _, table = init_from(make_state(), rows, inputs=inputs)
     ((path, _, note),) = [row for row in table if row[1] == "differs"]

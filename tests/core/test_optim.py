@@ -185,3 +185,36 @@ def test_config_round_trip():
     assert built == OptimConfig(
         base_lr=1.5e-4, betas=(0.9, 0.95), warmup_epochs=40, weight_decay=0.1
     )
+
+
+def test_adam_adds_its_decay_to_the_gradient():
+    """L2 of weight 2 on a parameter at 3 is a gradient of 6, whose first Adam step is the rate."""
+    config = OptimConfig(
+        name="adam", lr=0.1, weight_decay=2.0, no_decay="(?!)", schedule="constant"
+    )
+    params = {"head/bias": jnp.array([3.0, -3.0])}
+    tx = make_optimizer(config, params, RunInfo(1, 10, 8))
+    change, _ = tx.update({"head/bias": jnp.zeros(2)}, tx.init(params), params, step=0)
+    np.testing.assert_allclose(change["head/bias"], [-0.1, 0.1], rtol=1e-5)
+
+
+def test_steps_drop_the_rate_at_their_epochs():
+    config = OptimConfig(lr=1.0, schedule="step", milestones=(2.0, 3.5), gamma=0.5)
+    schedule = make_schedule(config, RunInfo(steps_per_epoch=2, total_steps=10, global_batch=8))
+    found = [float(schedule(step)) for step in range(10)]
+    np.testing.assert_allclose(found, [1, 1, 1, 1, 0.5, 0.5, 0.5, 0.25, 0.25, 0.25])
+
+
+def test_a_cosine_may_fall_over_more_than_the_run():
+    run = RunInfo(steps_per_epoch=2, total_steps=10, global_batch=8)
+    schedule = make_schedule(OptimConfig(lr=1.0, horizon_epochs=10.0), run)
+    whole = make_schedule(OptimConfig(lr=1.0), run._replace(total_steps=20))
+    found, expected = ([float(s(step)) for step in range(10)] for s in (schedule, whole))
+    np.testing.assert_allclose(found, expected)
+    assert found[-1] > 0.5
+
+
+@pytest.mark.parametrize("fields", [{"schedule": "step"}, {"milestones": (3.0,)}])
+def test_milestones_belong_to_the_step_schedule(fields):
+    with pytest.raises(ConfigError, match="optim: milestones"):
+        OptimConfig(lr=1.0, **fields)

@@ -78,6 +78,24 @@ def test_clips_of_a_view_may_share_their_frames(tiny):
         resolve_views(tiny, {"video": View(same=1.5)})
 
 
+def test_clips_with_a_gap_follow_one_another(tiny):
+    view = View(count=3, gap=1, ids=True, frames=2, stride=1, size=16, plan="jittered")
+    batches = make_train_batches(tiny, {"video": view}, seed=0, global_batch=4, num_steps=3)
+    ids = np.concatenate([batch["video_ids"] for batch in batches])
+    np.testing.assert_array_equal(ids - ids[:, :1, :1], [[[0, 1], [3, 4], [6, 7]]] * 12)
+    assert len(set(ids[:, 0, 0])) > 1
+
+
+def test_a_plan_that_sets_a_task_delivers_its_targets(tiny):
+    view = View(count=2, ids=True, frames=6, size=16, plan="pace", stride=2)
+    (batch,) = make_train_batches(tiny, {"video": view}, seed=0, global_batch=4, num_steps=1)
+    assert batch["video_target"].shape == (4, 2, 1)
+    assert batch["video_target"].dtype == np.int32
+    gaps = np.diff(batch["video_ids"])
+    steps = np.where(gaps > 0, gaps, batch["video_target"] + 1)  # a walk may begin anew
+    np.testing.assert_array_equal(steps, np.broadcast_to(batch["video_target"] + 1, steps.shape))
+
+
 def test_clips_of_one_recording_share_a_group(tiny, folder):
     lines = [f"v{i}.mp4,{i},train,g{i // 2}" for i in (0, 1, 2, 4, 5, 6)]
     (folder / "g.csv").write_text("\n".join(["path,label,split,group", *lines]))

@@ -19,6 +19,7 @@ from jaxvid.methods.simclr import SimCLR
 from jaxvid.models.backbone_config import backbone_config
 from jaxvid.models.queue import random_unit, unit
 from jaxvid.models.vit import vit_config
+from jaxvid.train import collapse_warning
 
 CONV = backbone_config("vcop_r3d", widths=(4, 4, 6, 6), bn_group_size=2, conv="direct")
 SMALL = {"encoder": CONV, "dim": 8, "clip_augment": ClipAugment(jitter=0.0, grey=0.0, blur=0.0)}
@@ -124,6 +125,27 @@ def test_keys_do_not_depend_on_their_order_with_one_group():
         for key in (0, 5)
     )
     np.testing.assert_allclose(one.key, other.key, atol=1e-5)
+
+
+def test_with_groups_a_key_meets_other_clips_every_time():
+    params, extra, batch = built(METHODS[0])  # groups of two
+    video = batch["video"]
+    keys = [
+        METHODS[0].contrast(params, extra, video[:, 0], video[:, 1], context(key)).key
+        for key in range(4)
+    ]
+    assert max(float(jnp.abs(key - keys[0]).max()) for key in keys[1:]) > 1e-4
+
+
+def test_a_collapsed_network_is_warned_of():
+    method = METHODS[0]
+    params, extra, batch = built(method)
+    out = params["head"]["out"]
+    same = {**params, "head": {**params["head"], "out": {**out, "kernel": 0 * out["kernel"]}}}
+    _, metrics, *_ = one_loss(method, same, extra, batch, jax.random.key(0))
+    (warning,) = collapse_warning(metrics)
+    assert "features collapse (feature_std 0.000)" in warning
+    assert collapse_warning({"feature_std": 0.5}) == collapse_warning({"loss": 0.0}) == []
 
 
 def test_labels_that_occur_nowhere_in_the_queue_make_ubernce_infonce():

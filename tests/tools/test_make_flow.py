@@ -13,8 +13,6 @@ from jaxvid.tools.make_flow import flow_to_image, flows, image_to_flow, main, ma
 from jaxvid.tools.pack_videos import write_frames
 from tests.data.videos import write_video
 
-tvl1 = pytest.mark.skipif(not hasattr(cv2, "optflow"), reason="needs the contrib OpenCV")
-
 
 def moving(count: int, right: int, down: int, seed: int = 0) -> np.ndarray:
     """uint8 (count, 48, 64, 3): a texture that moves by whole pixels per frame."""
@@ -48,7 +46,6 @@ def test_flow_images_survive_the_file(tmp_path, size):
         assert not gap[..., 2].any()
 
 
-@tvl1
 @pytest.mark.parametrize("right, down", [(2, -1), (-3, 0), (0, 2)])
 def test_flow_is_the_known_shift(right, down):
     found = [image for _, image in flows((None, f) for f in moving(3, right, down))]
@@ -58,13 +55,11 @@ def test_flow_is_the_known_shift(right, down):
     np.testing.assert_allclose(inner.mean((0, 1, 2)), [right, down], atol=0.2)
 
 
-@tvl1
 def test_no_motion_is_128():
     still = [image for _, image in flows((None, f) for f in moving(3, 0, 0))]
     assert (np.stack(still) == 128).all()
 
 
-@tvl1
 def test_times_are_those_of_the_source(tmp_path):
     pts = [50, 60, 90, 100, 130]
     source = write_video(tmp_path / "v.mp4", moving(5, 1, 0), pts=pts)
@@ -74,7 +69,6 @@ def test_times_are_those_of_the_source(tmp_path):
     np.testing.assert_allclose(new, old[:-1], atol=1e-4)
 
 
-@tvl1
 def test_folders_of_frames(tmp_path):
     (tmp_path / "c").mkdir()
     for t, frame in enumerate(moving(4, 2, 0)):
@@ -99,7 +93,6 @@ def folder(tmp_path):
     return tmp_path
 
 
-@tvl1
 def test_the_tool_writes_a_manifest_and_resumes(folder, capsys):
     out = folder / "some" / "flow"
     arguments = [f"--manifest={folder}/m.csv", f"--out={out}", "--short_side=40", "--jobs=1"]
@@ -127,7 +120,6 @@ def test_the_tool_writes_a_manifest_and_resumes(folder, capsys):
     assert "packed with other settings (crf: 4 -> 8)" in capsys.readouterr().err
 
 
-@tvl1
 @pytest.mark.parametrize(
     "text, flags, message",
     [
