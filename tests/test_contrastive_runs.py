@@ -14,7 +14,7 @@ from tests.runs import assert_close, final, smoke
 # SGD: Adam turns the rounding of a gradient that is nearly zero into a whole step.
 BRISK = dict(
     checkpoint__every_steps=3, checkpoint__keep=5, method__momentum=0.9,
-    optim__default__name="sgd", optim__default__lr=0.01,
+    optim__default__name="sgd", optim__default__lr=0.003,
 )  # fmt: skip
 
 

@@ -132,7 +132,7 @@ class Network:
 
 
 def small(make_config):
-    """Adapter of ``backbone_*``: outputs, stages and running statistics in f32, gradients in f64.
+    """Adapter of ``backbone_*``: evaluation in f32, training and all gradients in f64.
 
     A gradient jumps where rounding moves a value across the kink of a ReLU or to another maximum of
     a pool: in f32 one of some 10^5 values does so now and then, and is seen at the tolerance.
@@ -148,11 +148,13 @@ def small(make_config):
             out, new = net.call("apply", variables, train, dtype, mutable=mutable)
             return jnp.moveaxis(out, -1, 1), new
 
-        def loss(params, train):
-            return (apply(params, train, "float64")[0] * probe).sum()
+        @functools.partial(jax.jit, static_argnums=1)
+        @functools.partial(jax.grad, has_aux=True)
+        def differentiate(params, train):
+            out, new = apply(params, train, "float64")
+            return (out * probe).sum(), (out, new)
 
-        compiled = functools.partial(jax.jit, static_argnums=1)
-        out, new = compiled(apply)(net.params, False)
+        out, new = jax.jit(apply, static_argnums=1)(net.params, False)
         fixture.check("out/eval", out)
         stages = new["intermediates"]["encoder"]["stages"]
         for name in fixture.group("out"):
@@ -160,16 +162,16 @@ def small(make_config):
                 stage = name.removeprefix("eval_")
                 value = to_torch_video(stages[STAGES.get(stage, stage)])
                 fixture.check(f"out/{name}", value[:1, :4])
-        out, new = compiled(apply)(net.params, True)
+        with jax.enable_x64(True):
+            eval_grads, _ = differentiate(net.params, False)
+            train_grads, (out, new) = differentiate(net.params, True)
         fixture.check("out/train", out)
         named = to_torch_state(trees.flatten(new.get("batch_stats", {})), net.family)
         for name in fixture.group("after"):
             # PyTorch counts its updates; nothing here does.
             counter = name.endswith("num_batches_tracked")
             fixture.check(f"after/{name}", buffers[name] + 1 if counter else named[name])
-        for prefix, train in (("grad", False), ("out/grad_train", True)):
-            with jax.enable_x64(True):
-                grads = compiled(jax.grad(loss))(net.params, train)
+        for prefix, grads in (("grad", eval_grads), ("out/grad_train", train_grads)):
             named = to_torch_state(trees.flatten(grads), net.family)
             for name in fixture.group(prefix):
                 fixture.check(f"{prefix}/{name}", named[name])

@@ -1,6 +1,7 @@
 """TATS: sizes, who trains whom, identities of its loss, every switch."""
 
 import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -84,6 +85,15 @@ def make_episode(method, params):
     return batch, out.carry
 
 
+REPLAYING = TATS(**TINY, c1=1.0, c2=1.0, c3=1.0, ppo_epochs=2)
+
+
+@functools.cache
+def replaying():
+    params = make_params(REPLAYING)
+    return params, *make_episode(REPLAYING, params)
+
+
 def test_fused_update_is_the_actor_critic_gradient_of_the_recorded_episode():
     fields = {**TINY, "c1": 0.7, "c2": 0.3, "c3": 0.2}
     fused, replay = TATS(**fields), TATS(**fields, ppo_epochs=2)
@@ -106,15 +116,14 @@ def test_fused_update_is_the_actor_critic_gradient_of_the_recorded_episode():
     for other in (replayed, by_hand):
         theirs = trees.flatten(jax.jit(jax.grad(other))(params))
         for path, grad in ours.items():
-            scale = float(jnp.abs(theirs[path]).max())
+            scale = np.abs(theirs[path]).max()
             np.testing.assert_allclose(grad, theirs[path], atol=2e-5 * scale + 1e-9, err_msg=path)
         assert not nonzero(theirs, REST), "the sampling loss reaches the autoencoder"
 
 
 def test_rewards_steer_but_carry_no_gradient():
-    method = TATS(**TINY, c1=1.0, c2=1.0, c3=1.0, ppo_epochs=2)
-    params = make_params(method)
-    batch, episode = make_episode(method, params)
+    method = REPLAYING
+    params, batch, episode = replaying()
 
     @jax.jit
     def grads(params, error, logp, value):
@@ -125,9 +134,10 @@ def test_rewards_steer_but_carry_no_gradient():
     now = [episode[k] for k in ("error", "logp", "value")]
     by_params, by_episode = grads(params, *now)
     for name in ("error", "logp", "value", "tokens"):
-        assert name == "tokens" or not by_episode[name].any(), name
+        assert name == "tokens" or not np.asarray(by_episode[name]).any(), name
     other, _ = grads(params, now[0].at[0, 0].add(1.0), *now[1:])
-    moved = jax.tree.map(lambda a, b: jnp.abs(a - b).max(), by_params["sampler"], other["sampler"])
+    before, after = jax.device_get((by_params["sampler"], other["sampler"]))
+    moved = jax.tree.map(lambda a, b: np.abs(a - b).max(), before, after)
     assert moved["head"]["kernel"] > 0 and moved["value"]["fc1"]["kernel"] > 0
 
 
@@ -142,7 +152,7 @@ def test_replay_sees_the_landmarks_of_the_recorded_policy():
     )
     np.testing.assert_allclose(replay(episode["key"]), episode["logp"], atol=1e-6)
     other = replay(episode["key"] + jnp.uint32(1))
-    assert jnp.abs(other - episode["logp"]).max() > 1e-4
+    assert np.abs(np.asarray(other) - episode["logp"]).max() > 1e-4
 
 
 @pytest.mark.parametrize(
@@ -159,9 +169,15 @@ def test_replay_sees_the_landmarks_of_the_recorded_policy():
 def test_every_switch_trains_the_sampler(fields):
     method = TATS(**TINY | {"c1": 1.0, "c2": 1.0, "c3": 1.0} | fields)
     grads = gradients(method, make_params(method))
-    assert all(jnp.isfinite(g).all() for g in grads.values())
+    assert all(np.isfinite(g).all() for g in grads.values())
     assert {"sampler/head/kernel", "sampler/value/fc1/kernel"} <= nonzero(grads, SAMPLER)
     assert "sampler/blocks/attn/qkv/kernel" in nonzero(grads, SAMPLER)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def shifted_loss(method, params, batch, episode, shift):
+    later = jax.tree.map(lambda x: 1.5 * x + shift, params["sampler"])
+    return method.policy_loss(params | {"sampler": later}, {}, batch, IN_CHARGE, episode).loss
 
 
 @pytest.mark.parametrize(
@@ -180,18 +196,10 @@ def test_every_switch_trains_the_sampler(fields):
     ids=str,
 )
 def test_every_switch_of_the_policy_loss_reaches_it(fields):
-    method = TATS(**TINY, c1=1.0, c2=1.0, c3=1.0, ppo_epochs=2)
-    params = make_params(method)
-    batch, episode = make_episode(method, params)
-
-    def loss(method, shift):
-        later = jax.tree.map(lambda x: 1.5 * x + shift, params["sampler"])
-        out = method.policy_loss(params | {"sampler": later}, {}, batch, IN_CHARGE, episode)
-        return float(out.loss)
-
     def change(shift):
-        plain = loss(method, shift)
-        return abs(loss(dataclasses.replace(method, **fields), shift) - plain) / abs(plain)
+        plain = shifted_loss(REPLAYING, *replaying(), shift)
+        other = shifted_loss(dataclasses.replace(REPLAYING, **fields), *replaying(), shift)
+        return abs(float(other) - float(plain)) / abs(float(plain))
 
     # A clipped value only counts when the value moved towards its target, so both ways are tried.
     assert max(change(shift) for shift in (0.02, -0.02, 0.2, -0.2)) > 1e-5
@@ -208,12 +216,16 @@ def test_a_policy_with_extreme_logits_stays_finite_in_bfloat16():
     params = make_params(method)
     params["sampler"]["head"]["kernel"] *= 200.0
     batch = make_batch(method)
-    tokens = method.observe(params, batch["video"])
-    logp = method.act(params, tokens, method.grid(batch["video"]), batch["rng"]).logp
+
+    @jax.jit
+    def policy(params, video, keys):
+        return method.act(params, method.observe(params, video), method.grid(video), keys)
+
+    logp = np.asarray(policy(params, batch["video"], batch["rng"]).logp)
     assert logp.min() < -50 and logp.dtype == jnp.float32
     out = jax.jit(lambda p: method.loss(p, {}, batch, IN_CHARGE, None))(params)
-    assert jnp.isfinite(out.loss) and all(jnp.isfinite(v).all() for v in out.metrics.values())
-    assert all(jnp.isfinite(g).all() for g in gradients(method, params).values())
+    assert np.isfinite(out.loss) and all(np.isfinite(v).all() for v in out.metrics.values())
+    assert all(np.isfinite(g).all() for g in gradients(method, params).values())
 
 
 def test_before_its_epoch_the_sampler_has_no_say():
@@ -230,14 +242,15 @@ def test_before_its_epoch_the_sampler_has_no_say():
 def test_inspection_shows_mask_probability_and_trajectory():
     method = TATS(**TINY)
     batch, params = make_batch(method), make_params(method)
-    shown = jax.jit(lambda p, b: method.inspect(p, {}, b))(params, batch)
+    shown = jax.device_get(jax.jit(lambda p, b: method.inspect(p, {}, b))(params, batch))
     assert shown["mask"].shape == (2, 64) and (~shown["mask"]).sum(1).tolist() == [16, 16]
     np.testing.assert_allclose(shown["probability"].sum(1), 1.0, atol=1e-5)
     assert shown["trajectory"].shape == (2, 4, 16)
     np.testing.assert_allclose(shown["trajectory"].sum(-1), 1.0, atol=1e-5)
     np.testing.assert_array_equal(shown["query"], shown["probability"].argmax(1))
-    loss = method.reconstruct(params, {}, batch, jnp.tile(jnp.arange(0, 64, 4), (2, 1)))
-    assert loss.shape == (2,) and jnp.isfinite(loss).all()
+    visible = np.tile(np.arange(0, 64, 4), (2, 1))
+    loss = jax.jit(method.reconstruct)(params, {}, batch, visible)
+    assert loss.shape == (2,) and np.isfinite(loss).all()
 
 
 @pytest.mark.parametrize(
@@ -257,4 +270,4 @@ def test_bad_fields_are_named(fields, message):
 def test_a_chunk_must_divide_the_token_frames():
     method = TATS(**TINY, attn_chunk=3)
     with pytest.raises(ConfigError, match="3 doesn't divide the 4 token frames"):
-        method.init(jax.random.key(0), make_batch(method))
+        jax.eval_shape(method.init, jax.random.key(0), make_batch(method))

@@ -12,8 +12,19 @@ from jaxvid.models.attention import attention
 
 def inputs(queries, keys, dtype=jnp.float32):
     shapes = [(2, queries, 3, 8), (2, keys, 3, 8), (2, keys, 3, 8), (2, queries, 3, 8)]
-    draws = jax.random.split(jax.random.key(0), 4)
-    return [jax.random.normal(k, s).astype(dtype) for k, s in zip(draws, shapes)]
+    rng = np.random.default_rng(0)
+    return [jnp.asarray(rng.normal(size=shape), dtype) for shape in shapes]
+
+
+def value_and_pull(fn, grad, *args):
+    """Value of ``fn`` and the gradient ``grad`` pulled back to its arguments."""
+
+    @jax.jit
+    def run(*args):
+        out, pull = jax.vjp(fn, *args)
+        return out, pull(grad)
+
+    return run(*args)
 
 
 def by_loops(q, k, v):
@@ -30,51 +41,57 @@ def by_loops(q, k, v):
 @pytest.mark.parametrize("impl", ["xla", "chunked", "auto"])
 def test_matches_the_definition(impl):
     q, k, v, _ = inputs(5, 7)
-    np.testing.assert_allclose(attention(q, k, v, impl), by_loops(q, k, v), atol=1e-6)
+    found = jax.jit(attention, static_argnums=3)(q, k, v, impl)
+    np.testing.assert_allclose(found, by_loops(q, k, v), atol=1e-6)
 
 
 @pytest.mark.parametrize("queries, keys", [(23, 17), (20, 20), (3, 40)])
 def test_chunks_give_the_result_and_gradients_of_the_einsum_form(monkeypatch, queries, keys):
     monkeypatch.setattr(module, "CHUNK", 8)  # 23 queries: three chunks with one row of padding
     q, k, v, grad = inputs(queries, keys)
-    expected, pull = jax.vjp(lambda *x: attention(*x, "xla"), q, k, v)
-    found, pull_chunked = jax.vjp(lambda *x: attention(*x, "chunked"), q, k, v)
+    expected, grads = value_and_pull(lambda *x: attention(*x, "xla"), grad, q, k, v)
+    found, grads_chunked = value_and_pull(lambda *x: attention(*x, "chunked"), grad, q, k, v)
     np.testing.assert_allclose(found, expected, atol=1e-6)
-    for a, b in zip(pull_chunked(grad), pull(grad)):
+    for a, b in zip(grads_chunked, grads):
         np.testing.assert_allclose(a, b, atol=2e-6)
 
 
 def test_auto_over_long_sequences_equals_the_einsum_form():
     q, k, v, grad = inputs(module.LONG + 1, module.LONG + 1)
-    expected, pull = jax.vjp(lambda *x: attention(*x, "xla"), q, k, v)
-    found, pull_auto = jax.vjp(attention, q, k, v)
+    expected, grads = value_and_pull(lambda *x: attention(*x, "xla"), grad, q, k, v)
+    found, grads_auto = value_and_pull(attention, grad, q, k, v)
     np.testing.assert_allclose(found, expected, atol=1e-6)
-    for a, b in zip(pull_auto(grad), pull(grad)):
+    for a, b in zip(grads_auto, grads):
         np.testing.assert_allclose(a, b, atol=1e-5)
 
 
 def test_form_for_accelerators_equals_the_einsum_form():
     """Lowered for a GPU the whole-array form runs; its arithmetic is checked here on the CPU."""
-    q, k, v, grad = (jnp.moveaxis(x, 2, 1).reshape(6, -1, 8) for x in inputs(9, 11))
-    out, lse = jax.vmap(module._head)(q, k, v)
-    shift = (out * grad).sum(-1, keepdims=True)
-    found = jax.vmap(module._head_grad)(q, grad, lse, shift, k, v)
+    q, k, v, grad = (np.moveaxis(x, 2, 1).reshape(6, -1, 8) for x in inputs(9, 11))
+
+    @jax.jit
+    def whole(q, k, v):
+        out, lse = jax.vmap(module._head)(q, k, v)
+        shift = (out * grad).sum(-1, keepdims=True)
+        return out, jax.vmap(module._head_grad)(q, grad, lse, shift, k, v)
 
     def einsum(q, k, v):
         return jnp.einsum("gqk,gkd->gqd", jax.nn.softmax(jnp.einsum("gqd,gkd->gqk", q, k)), v)
 
-    expected, pull = jax.vjp(einsum, q, k, v)
+    out, found = whole(q, k, v)
+    expected, grads = value_and_pull(einsum, grad, q, k, v)
     np.testing.assert_allclose(out, expected, atol=1e-6)
-    for a, b in zip(found, pull(grad)):
+    for a, b in zip(found, grads):
         np.testing.assert_allclose(a, b, atol=2e-6)
 
 
 def test_large_logits_stay_finite_in_half_precision():
     q, k, v, _ = inputs(6, 6, jnp.bfloat16)
     for impl in ("xla", "chunked"):
-        out = attention(1e3 * q, 1e3 * k, v, impl)
+        run = jax.jit(lambda q, k, v, i=impl: attention(1e3 * q, 1e3 * k, v, i))
+        out = np.asarray(run(q, k, v))
         assert out.dtype == jnp.bfloat16
-        assert jnp.isfinite(out.astype(jnp.float32)).all()
+        assert np.isfinite(out.astype(np.float32)).all()
 
 
 def test_logits_are_not_kept_for_the_backward_pass():

@@ -19,41 +19,48 @@ def stack(**fields):
     return Blocks(MAKE, 3, **fields)
 
 
+@functools.cache
+def make_params(net):
+    return jax.jit(net.init)(jax.random.key(0), X)
+
+
 def test_gelu_value_and_gradient_are_those_of_jax():
-    x = jnp.linspace(-6, 6, 101)
+    x = np.linspace(-6, 6, 101, dtype=np.float32)
     reference = functools.partial(jax.nn.gelu, approximate=False)
-    np.testing.assert_array_equal(gelu(x), reference(x))
-    found, expected = jax.vmap(jax.grad(gelu))(x), jax.vmap(jax.grad(reference))(x)
+    np.testing.assert_array_equal(jax.jit(gelu)(x), jax.jit(reference)(x))
+    found, expected = (jax.jit(jax.vmap(jax.grad(f)))(x) for f in (gelu, reference))
     np.testing.assert_allclose(found, expected, atol=1e-6)
 
 
 def test_parameters_are_stacked_and_differ_by_layer():
-    params = stack().init(jax.random.key(0), X)["params"]
-    kernel = params["attn"]["qkv"]["kernel"]
+    params = make_params(stack())["params"]
+    kernel = np.asarray(params["attn"]["qkv"]["kernel"])
     assert kernel.shape == (3, 12, 36)
     assert params["norm1"]["scale"].shape == (3, 12)
     assert not np.allclose(kernel[0], kernel[1])
 
 
 def test_a_stack_is_its_blocks_one_after_the_other():
-    params = stack().init(jax.random.key(0), X)
+    params = make_params(stack())
+    block = jax.jit(MAKE().apply)
     x = X
     for layer in range(3):
-        one = jax.tree.map(lambda a, i=layer: a[i], params["params"])
-        x = MAKE().apply({"params": one}, x)
-    np.testing.assert_allclose(stack().apply(params, X), x, atol=1e-6)
+        x = block(jax.tree.map(lambda a, i=layer: np.asarray(a)[i], params), x)
+    np.testing.assert_allclose(jax.jit(stack().apply)(params, X), x, atol=1e-6)
+
+
+@functools.partial(jax.jit, static_argnums=(1, 2))
+def value_and_grads(params, scan=False, remat="none"):
+    net = stack(drop_path=0.5, scan=scan, remat=remat)
+    return jax.value_and_grad(lambda p: jnp.square(net.apply(p, X, KEYS)).sum())(params)
 
 
 @pytest.mark.parametrize("scan", [False, True])
 @pytest.mark.parametrize("remat", ["none", "full", "dots"])
 def test_scan_and_remat_change_nothing(scan, remat):
-    params = stack().init(jax.random.key(0), X)
-
-    def loss(params, **fields):
-        return jnp.square(stack(drop_path=0.5, **fields).apply(params, X, KEYS)).sum()
-
-    value, grads = jax.value_and_grad(loss)(params)
-    again, grads_again = jax.value_and_grad(functools.partial(loss, scan=scan, remat=remat))(params)
+    params = make_params(stack())
+    value, grads = value_and_grads(params)
+    again, grads_again = value_and_grads(params, scan, remat)
     np.testing.assert_allclose(again, value, rtol=1e-6)
     for a, b in zip(jax.tree.leaves(grads_again), jax.tree.leaves(grads)):
         np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4)
@@ -61,7 +68,7 @@ def test_scan_and_remat_change_nothing(scan, remat):
 
 def test_unknown_remat_names_the_choices():
     with pytest.raises(ConfigError, match=r"method\.remat.*dots, full"):
-        stack(remat="everything").apply(stack().init(jax.random.key(0), X), X)
+        stack(remat="everything").apply(make_params(stack()), X)
 
 
 def test_gradient_of_unstacking_is_a_concatenation():
@@ -74,36 +81,37 @@ def test_gradient_of_unstacking_is_a_concatenation():
 
 @pytest.mark.parametrize("bias, names", [("qv", {"q_bias", "v_bias"}), ("none", set())])
 def test_attention_biases(bias, names):
-    params = Attention(3, qkv_bias=bias).init(jax.random.key(0), X)["params"]
+    params = make_params(Attention(3, qkv_bias=bias))["params"]
     assert set(params) == {"qkv", "proj"} | names
     assert set(params["qkv"]) == {"kernel"}
 
 
 def test_k_bias_would_not_matter():
     """Biases on q, k and v equal biases on q and v: softmax ignores a constant per row."""
-    params = Attention(3, "full").init(jax.random.key(0), X)["params"]
-    bias = jax.random.normal(jax.random.key(3), (36,))
+    params = make_params(Attention(3, "full"))["params"]
+    bias = np.asarray(jax.random.normal(jax.random.key(3), (36,)))
     full = {**params, "qkv": {**params["qkv"], "bias": bias}}
     less = {**params, "qkv": {"kernel": params["qkv"]["kernel"]}}
     less |= {"q_bias": bias[:12], "v_bias": bias[24:]}
-    a = Attention(3, "full").apply({"params": full}, X)
-    b = Attention(3, "qv").apply({"params": less}, X)
+    a = jax.jit(Attention(3, "full").apply)({"params": full}, X)
+    b = jax.jit(Attention(3, "qv").apply)({"params": less}, X)
     np.testing.assert_allclose(a, b, atol=1e-5)
 
 
 def test_dropout_keeps_the_mean_and_depends_on_the_example_key_only():
-    x = jnp.ones((4000, 2))
+    x = np.ones((4000, 2), np.float32)
     keys = jax.random.split(jax.random.key(0), 4000)
-    out = dropout(x, 0.25, keys, (0,))
+    drop = jax.jit(lambda x, keys: dropout(x, 0.25, keys, (0,)))
+    out = np.asarray(drop(x, keys))
     assert set(np.unique(out)) == {np.float32(0), np.float32(1 / 0.75)}
     # Standard error of the mean of 8000 draws: (1 / .75) sqrt(.1875 / 8000) = 0.0065.
     assert abs(float(out.mean()) - 1) < 4 * 0.0065
-    np.testing.assert_array_equal(dropout(x[:5], 0.25, keys[7:12], (0,)), out[7:12])
+    np.testing.assert_array_equal(drop(x[:5], keys[7:12]), out[7:12])
 
 
 def test_drop_path_drops_whole_examples():
     keys = jax.random.split(jax.random.key(0), 64)
-    out = np.asarray(dropout(jnp.ones((64, 3, 2)), 0.5, keys, ()))
+    out = np.asarray(jax.jit(lambda keys: dropout(jnp.ones((64, 3, 2)), 0.5, keys, ()))(keys))
     assert (out == out[:, :1, :1]).all()
     assert 0 < (out[:, 0, 0] == 0).mean() < 1
 
@@ -118,6 +126,6 @@ def test_evaluation_has_no_dropout():
 def test_half_precision_compute_keeps_f32_parameters():
     block = functools.partial(Block, heads=3, dtype="bfloat16")
     net = Blocks(block, 2)
-    params = net.init(jax.random.key(0), X)
+    params = make_params(net)
     assert {a.dtype for a in jax.tree.leaves(params)} == {jnp.dtype("float32")}
-    assert net.apply(params, X.astype(jnp.bfloat16)).dtype == jnp.bfloat16
+    assert jax.jit(net.apply)(params, X.astype(jnp.bfloat16)).dtype == jnp.bfloat16

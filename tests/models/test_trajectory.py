@@ -13,6 +13,8 @@ from jaxvid.models.trajectory import TrajectoryAttention
 
 B, F, P, HEADS, DEPTH = 2, 3, 5, 2, 4
 WIDTH = HEADS * DEPTH
+project_qkv = jax.jit(lambda weights, x: trajectory.project_qkv(weights, x, HEADS))
+select_landmarks = jax.jit(trajectory.select_landmarks, static_argnums=2)
 
 
 def make_weights(seed=0, width=WIDTH):
@@ -68,7 +70,8 @@ def test_economical_form_equals_the_direct_one(project_values, chunk):
 
 def test_key_biases_have_no_effect_and_no_gradient():
     module, weights, x = TrajectoryAttention(HEADS, F), make_weights(), make_tokens()
-    grads = jax.grad(lambda w: (module.apply({"params": w}, x) ** 2).sum())(weights)
+    loss = lambda w: (module.apply({"params": w}, x) ** 2).sum()  # noqa: E731
+    grads = jax.device_get(jax.jit(jax.grad(loss))(weights))
     assert not grads["qkv"]["bias"][WIDTH : 2 * WIDTH].any()
     assert not grads["proj_kv"]["bias"][:WIDTH].any()
     assert grads["qkv"]["bias"][:WIDTH].any() and grads["proj_kv"]["bias"][WIDTH:].any()
@@ -76,52 +79,63 @@ def test_key_biases_have_no_effect_and_no_gradient():
 
 def test_fused_kernel_gets_one_attention_per_frame(monkeypatch):
     """The layout of the GPU path, with the plain attention in place of the kernel."""
-    q, k, v = trajectory.project_qkv(make_weights(), make_tokens(), HEADS)
+    q, k, v = project_qkv(make_weights(), make_tokens())
     plain = trajectory.attention
     monkeypatch.setattr(trajectory, "attention", lambda q, k, v, impl: plain(q, k, v))
-    fused = trajectory.spatial_step(q[:, 2:7], k, v, F, impl="cudnn")
-    np.testing.assert_allclose(fused, trajectory.spatial_step(q[:, 2:7], k, v, F), atol=1e-6)
+    fused, exact = (
+        jax.jit(functools.partial(trajectory.spatial_step, frames=F, **impl))(q[:, 2:7], k, v)
+        for impl in ({"impl": "cudnn"}, {})
+    )
+    np.testing.assert_allclose(fused, exact, atol=1e-6)
 
 
 def test_one_frame_is_ordinary_attention_over_space():
     weights, x = make_weights(), make_tokens(frames=1)
-    q, k, v = trajectory.project_qkv(weights, x, HEADS)
-    tokens = trajectory.spatial_step(q, k, v, 1)
-    frame = jnp.zeros(P, jnp.int32)
-    _, over_time = trajectory.temporal_step(tokens, frame, weights, HEADS)
-    np.testing.assert_array_equal(over_time, jnp.ones_like(over_time))
+
+    @jax.jit
+    def weights_over_time(weights, x):
+        tokens = trajectory.spatial_step(*trajectory.project_qkv(weights, x, HEADS), 1)
+        return trajectory.temporal_step(tokens, jnp.zeros(P, jnp.int32), weights, HEADS)[1]
+
+    np.testing.assert_array_equal(weights_over_time(weights, x), 1)
 
 
 def test_spatial_weights_sum_to_one_in_every_frame():
-    q, k, _ = trajectory.project_qkv(make_weights(), make_tokens() * 5, HEADS)
-    weights = trajectory.spatial_weights(q, k, F)
-    assert weights.shape == (B, HEADS, F * P, F, P)
-    np.testing.assert_allclose(weights.sum(-1), 1.0, atol=1e-6)
-    order = trajectory.select_landmarks(q, jnp.zeros((B, HEADS), jnp.int32), 4)
-    near, found = trajectory.landmark_weights(q, k, trajectory.take_landmarks(q, order), F)
-    both = jnp.einsum("bhnl,bhlfp->bhnfp", near, found)
+
+    @jax.jit
+    def weights(x):
+        q, k, _ = trajectory.project_qkv(make_weights(), x, HEADS)
+        order = trajectory.select_landmarks(q, jnp.zeros((B, HEADS), jnp.int32), 4)
+        near, found = trajectory.landmark_weights(q, k, trajectory.take_landmarks(q, order), F)
+        return trajectory.spatial_weights(q, k, F), jnp.einsum("bhnl,bhlfp->bhnfp", near, found)
+
+    exact, both = map(np.asarray, weights(5 * np.asarray(make_tokens())))
+    assert exact.shape == (B, HEADS, F * P, F, P)
+    np.testing.assert_allclose(exact.sum(-1), 1.0, atol=1e-6)
     np.testing.assert_allclose(both.sum(-1), 1.0, atol=1e-6)
 
 
 def test_order_of_the_other_frames_does_not_matter():
     weights, x = make_weights(), make_tokens()
-    q, k, v = trajectory.project_qkv(weights, x, HEADS)
-    frame = jnp.zeros(P, jnp.int32)
+    q, k, v = project_qkv(weights, x)
+    frame = np.zeros(P, np.int32)
 
-    def output(order):
+    @jax.jit
+    def run(order):
         move = lambda y: y.reshape(B, F, P, HEADS, DEPTH)[:, order].reshape(y.shape)  # noqa: E731
         tokens = trajectory.spatial_step(q[:, :P], move(k), move(v), F)
         return trajectory.temporal_step(tokens, frame, weights, HEADS)[0]
 
+    output = lambda order: np.asarray(run(np.array(order)))  # noqa: E731
     np.testing.assert_allclose(output([0, 2, 1]), output([0, 1, 2]), atol=1e-6)
-    assert jnp.abs(output([1, 0, 2]) - output([0, 1, 2])).max() > 1e-3
+    assert np.abs(output([1, 0, 2]) - output([0, 1, 2])).max() > 1e-3
 
 
 def test_landmarks_are_the_greedy_choice():
-    q = make_tokens(3).reshape(B, F * P, HEADS, DEPTH)
-    first = jnp.array([[0, 7], [14, 3]])
-    chosen = np.asarray(trajectory.select_landmarks(q, first, 6))
-    unit = np.asarray(q / jnp.linalg.norm(q, axis=-1, keepdims=True)).transpose(0, 2, 1, 3)
+    q = np.asarray(make_tokens(3)).reshape(B, F * P, HEADS, DEPTH)
+    first = np.array([[0, 7], [14, 3]])
+    chosen = np.asarray(select_landmarks(q, first, 6))
+    unit = (q / np.linalg.norm(q, axis=-1, keepdims=True)).transpose(0, 2, 1, 3)
     for b in range(B):
         for h in range(HEADS):
             order = [int(first[b, h])]
@@ -135,13 +149,15 @@ def test_landmarks_are_the_greedy_choice():
 def test_same_key_same_landmarks_and_no_gradient_through_them():
     module = TrajectoryAttention(HEADS, F, landmarks=4)
     weights, x = make_weights(), make_tokens()
-    apply = jax.jit(lambda keys: module.apply({"params": weights}, x, keys))
+    run = jax.jit(lambda keys: module.apply({"params": weights}, x, keys))
+    apply = lambda keys: np.asarray(run(keys))  # noqa: E731
     keys = jax.random.split(jax.random.key(0), B)
     np.testing.assert_array_equal(apply(keys), apply(keys))
-    assert jnp.abs(apply(keys) - apply(jax.random.split(jax.random.key(5), B))).max() > 1e-4
-    q = make_tokens(3).reshape(B, F * P, HEADS, DEPTH)
-    order = trajectory.select_landmarks(q, jnp.zeros((B, HEADS), jnp.int32), 3)
-    assert not jax.grad(lambda q: trajectory.take_landmarks(q, order).sum())(q).any()
+    assert np.abs(apply(keys) - apply(jax.random.split(jax.random.key(5), B))).max() > 1e-4
+    q = np.asarray(make_tokens(3)).reshape(B, F * P, HEADS, DEPTH)
+    order = select_landmarks(q, np.zeros((B, HEADS), np.int32), 3)
+    grad = jax.jit(jax.grad(lambda q: trajectory.take_landmarks(q, order).sum()))(q)
+    assert not np.asarray(grad).any()
 
 
 @pytest.mark.parametrize("landmarks", [0, 4])
@@ -149,14 +165,15 @@ def test_path_is_the_mean_spatial_attention_of_one_token(landmarks):
     module = TrajectoryAttention(HEADS, F, landmarks=landmarks)
     weights, x = make_weights(), make_tokens()
     keys = jax.random.split(jax.random.key(0), B)
-    query = jnp.array([3, 11])
-    path = module.apply({"params": weights}, x, query, keys, method="path")
+    query = np.array([3, 11])
+    apply = jax.jit(functools.partial(module.apply, method="path"))
+    path = np.asarray(apply({"params": weights}, x, query, keys))
     assert path.shape == (B, F, P)
     np.testing.assert_allclose(path.sum(-1), 1.0, atol=1e-6)
     if not landmarks:
-        q, k, _ = trajectory.project_qkv(weights, x, HEADS)
-        every = trajectory.spatial_weights(q, k, F).mean(1)
-        np.testing.assert_allclose(path, every[jnp.arange(B), query], atol=1e-6)
+        q, k, _ = project_qkv(weights, x)
+        every = np.asarray(jax.jit(trajectory.spatial_weights, static_argnums=2)(q, k, F)).mean(1)
+        np.testing.assert_allclose(path, every[np.arange(B), query], atol=1e-6)
 
 
 def test_cost_at_full_size_is_less_than_half_of_the_direct_form():
