@@ -3,7 +3,8 @@
 python -m jaxvid.main --config=configs/finetune_s3d_ucf101.py \\
     --config.data.manifest=ucf101.csv --config.init_from=runs/coclr_rgb2 --workdir=runs/ft
 Variants after a colon: linear (frozen encoder; unit length, batch norm, linear layer; 100 epochs),
-hmdb51, smoke.
+hmdb51, flow (with the manifest of make_flow), smoke. Two streams together:
+python -m jaxvid.tools.fuse runs/ft runs/ft_flow --clips=10 --crops=10 --windows
 Quoted from the thesis, UCF101 / HMDB51, pretrained on UCF101: CoCLR RGB, linear 70.2 / 39.1,
 fine-tuned 81.4 / 52.1.
 Weights: config.init_from; without it from scratch.
@@ -13,12 +14,13 @@ from configs.common import base, data, evals, methods, models, optim
 
 
 def get_config(arg=""):
-    words = base.words(arg, linear=False, hmdb51=False, smoke=False)
+    words = base.words(arg, linear=False, hmdb51=False, flow=False, smoke=False)
     linear = words["linear"]
     config = base.run(epochs=100.0 if linear else 500.0, batch_size=64)
     config.data = data.one_second(data.hmdb51 if words["hmdb51"] else data.ucf101)
     config.method = methods.supervised(
-        encoder=models.backbone("s3d"), num_classes=config.data.num_classes, drop_path=0.0,
+        source="flow" if words["flow"] else "video", encoder=models.backbone("s3d"),
+        num_classes=config.data.num_classes, drop_path=0.0,
         head_norm="unit_batch" if linear else "none", head_scale=0.5,
         head_dropout=0.0 if linear else 0.9, trains="(fc_norm|head)/.*" if linear else ".*",
         label_smoothing=0.0, mixup=0.0, cutmix=0.0, erasing=0.0, randaug_layers=0,
@@ -35,6 +37,6 @@ def get_config(arg=""):
         )
     config.evals = dict(
         centre=evals.one("multiview", clips=1, crops=1, every_epochs=10.0),
-        test=evals.one("multiview", clips=10, crops=3),
+        test=evals.one("multiview", clips=10, crops=10, windows=True),
     )
     return base.smoke(config) if words["smoke"] else config

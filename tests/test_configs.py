@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from configs.common import evals
+from configs.small_conv import METHODS as SMALL
 from jaxvid.core import trees
 from jaxvid.core.checkpoint import read_model
 from jaxvid.core.config import ConfigError
@@ -206,10 +207,26 @@ STAGED = ("coclr_ucf101",)  # need runs to start from
 
 @pytest.mark.slow
 @pytest.mark.parametrize("words", ["method=dpc", "method=memdpc"])
-def test_every_frozen_evaluation_of_predictive_coding(words, tmp_path):
+def test_every_evaluation_of_predictive_coding_then_a_probe(words, tmp_path):
     config = get_config("dpc_ucf101", f"{words},smoke")
     config.evals = evals.frozen(kinds=ALL_KINDS)
-    run_smoke(config, tmp_path)
+    run_smoke(config, tmp_path / "pretrained")
+    probe = get_config("finetune_dpc_ucf101", f"{words},linear,smoke")
+    probe.init_from = str(tmp_path / "pretrained")
+    run_smoke(probe, tmp_path / "probe")
+    before, after = (read_model(tmp_path / run)[0]["params"] for run in ("pretrained", "probe"))
+    for name in ("encoder", "aggregator"):
+        for a, b in zip(jax.tree.leaves(before[name]), jax.tree.leaves(after[name]), strict=True):
+            np.testing.assert_array_equal(a, b)
+    # Everything else of the probe is fresh, and trained.
+    assert set(after) - set(before) == {"head", "norm"}
+    assert after["head"]["kernel"].any()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", [m for m in SMALL if m != "coclr"])
+def test_smoke_run_of_every_small_method(method, tmp_path):
+    run_smoke(get_config("small_conv", f"method={method},smoke"), tmp_path)
 
 
 @pytest.mark.slow

@@ -8,6 +8,7 @@ import pytest
 
 from jaxvid.core import trees
 from jaxvid.core.checkpoint import read_model
+from jaxvid.core.writers import read_json_lines
 from jaxvid.train import train
 from tests.runs import assert_close, final, smoke
 
@@ -53,3 +54,13 @@ def test_a_stage_resumed_while_its_queue_fills_is_bit_equal(infonce, tmp_path):
     assert_close(final(tmp_path / "cut"), final(tmp_path / "whole"), atol=0)
     moved = read_model(tmp_path / "cut")[0]["params"]["head"]["out"]["kernel"]
     assert not np.array_equal(moved, started["head"]["out"]["kernel"])
+
+
+def test_a_collapsed_run_warns(tmp_path, capfd):
+    """Decay that takes every parameter to nought leaves nothing but one direction."""
+    fields = dict(optim__default__lr=0.05, optim__default__weight_decay=18.0, steps=20)
+    config = smoke("infonce_ucf101", **{**BRISK, **fields})
+    train(config, tmp_path, devices=jax.devices()[:1])
+    assert "WARNING: features collapse (feature_std 0.0" in "".join(capfd.readouterr())
+    first, *_, last = read_json_lines(tmp_path / "metrics.jsonl")
+    assert first["feature_std"] > 0.05 > last["feature_std"]

@@ -17,6 +17,7 @@ from jaxvid.methods.order import ClipOrder
 from jaxvid.methods.simclr import SimCLR
 from jaxvid.methods.speed import SpeedChange
 from jaxvid.methods.supervised import Supervised
+from jaxvid.methods.supervised_blocks import SupervisedBlocks
 from jaxvid.methods.tats import TATS
 from jaxvid.methods.tubelet import TubeletContrast
 
@@ -39,6 +40,13 @@ def supervised(**fields: Any) -> ConfigDict:
     """Fine-tuning: ViT-B, mixup, CutMix, RandAugment, erasing; ``num_classes`` must be given."""
     fields = {"encoder": models.vit("B")} | fields
     return to_config(from_config(Supervised, fields, "methods.supervised"), name="supervised")
+
+
+def supervised_blocks(**fields: Any) -> ConfigDict:
+    """Fine-tuning of DPC and MemDPC: 2D3D-ResNet-18, 8 blocks of 5 frames and their aggregator."""
+    fields = {"encoder": models.backbone("r2d3d_18")} | fields
+    config = from_config(SupervisedBlocks, fields, "methods.supervised_blocks")
+    return to_config(config, name="supervised_blocks")
 
 
 def adamae(**fields: Any) -> ConfigDict:

@@ -16,9 +16,17 @@ from jaxvid.core.types import View
 from jaxvid.data.config import DataConfig
 from jaxvid.data.decode import VideoError
 from jaxvid.data.images import Video
-from jaxvid.data.sampling import TARGETS, Plan, fixed_ids, sample_ids, sample_plan
+from jaxvid.data.sampling import (
+    TARGETS,
+    Plan,
+    fixed_ids,
+    sample_ids,
+    sample_plan,
+    window_ids,
+    window_weights,
+)
 from jaxvid.data.sources import Record
-from jaxvid.data.views import apply_crop, fixed_crops, sample_crop, scale_crop
+from jaxvid.data.views import TEN_CROP_SHARE, apply_crop, fixed_crops, sample_crop, scale_crop
 
 BAD = "_bad"  # batch entry that carries the numbers of unreadable clips to the consumer
 _ORDER, _ROW, _SAME = 1, 2, 3  # tags that keep random streams apart
@@ -167,6 +175,7 @@ class EvalMaker(Maker):
     rows: tuple[int, ...]
     clips: int
     crops: int
+    windows: bool = False
 
     @property
     def nbytes(self) -> int:
@@ -187,6 +196,8 @@ class EvalMaker(Maker):
             except VideoError as error:
                 bad.append((index, str(error)))
         blank = {k: np.zeros(self._shape(v), np.uint8) for k, v in self.views.items()}
+        if self.windows:
+            blank["weight"] = np.ones(self.clips * self.crops, np.float32)
         return blank | _NOTHING | {"valid": np.bool_(False)}, bad
 
     def _shape(self, view: View) -> tuple[int, ...]:
@@ -196,8 +207,14 @@ class EvalMaker(Maker):
 
     def _cut(self, record: Record) -> dict[str, np.ndarray]:
         videos = open_videos(record, self.views)
-        cut = cut_fixed(videos, self.views, self.short_side(1.0), self.clips, self.crops)
-        return {k: v.reshape(self._shape(self.views[k])) for k, v in cut.items()}
+        side = self.short_side(1 / TEN_CROP_SHARE if self.crops == 10 else 1.0)
+        cut = cut_fixed(videos, self.views, side, self.clips, self.crops, self.windows)
+        out = {k: v.reshape(self._shape(self.views[k])) for k, v in cut.items()}
+        if self.windows:
+            view, total = self.views["video"], shared_length(videos)
+            weight = window_weights(total, view.frames, view.stride, self.clips)
+            out["weight"] = np.repeat(weight, self.crops)
+        return out
 
 
 def cut_fixed(
@@ -206,6 +223,7 @@ def cut_fixed(
     short_side: int,
     clips: int,
     crops: int,
+    windows: bool = False,
 ) -> dict[str, np.ndarray]:
     """The fixed evaluation clips of one video, by view: uint8 (clips * crops, T, H, W, 3).
 
@@ -213,10 +231,15 @@ def cut_fixed(
       videos: what to cut from, by modality; each is read once.
       views: from :func:`resolve_views`.
       short_side: of the frames as they are read, 0 for the size of the file.
-      clips, crops: as in :func:`make_eval_batches`; all crops of a clip stand together.
+      clips, crops, windows: as in :func:`make_eval_batches`; all crops of a clip stand together.
     """
     total = shared_length(videos)
-    plans = {k: fixed_ids(v.plan, total, v.frames, v.stride, clips) for k, v in views.items()}
+    plans = {
+        k: window_ids(total, v.frames, v.stride, clips)
+        if windows
+        else fixed_ids(v.plan, total, v.frames, v.stride, clips)
+        for k, v in views.items()
+    }
     out = {}
     for source, video in videos.items():
         mine = {k: plan for k, plan in plans.items() if views[k].source == source}

@@ -147,6 +147,7 @@ def make_eval_batches(
     batch_size: int,
     clips: int = 1,
     crops: int = 1,
+    windows: bool = False,
     seed: int = 0,
     rows: Sequence[int] | None = None,
 ) -> "Batches":
@@ -157,8 +158,11 @@ def make_eval_batches(
       views: what to cut; ``count`` doesn't matter here.
       split: value of the manifest's ``split`` column.
       batch_size: examples per batch over all hosts.
-      clips, crops: fixed clips along time and square crops along the longer side; with 1 and 1 the
-        centre clip without a V axis, else V = clips * crops with all crops of a clip together.
+      clips, crops: fixed clips along time and square crops along the longer side (10: centre and
+        corners, mirrored too); with 1 and 1 the centre clip without a V axis, else V = clips *
+        crops with all crops of a clip together.
+      windows: clips are windows that overlap by half, as many as the video has but at most
+        ``clips``; "weight" f32 (b, V) makes every window count once.
       seed: kept for symmetry; the batches don't depend on it.
       rows: rows of each batch that this host holds, None = all.
 
@@ -174,7 +178,7 @@ def make_eval_batches(
     views = resolve_views(data, views)
     check_modalities(source, views)
     rows = _check_rows(rows, batch_size)
-    maker = EvalMaker(source, data, views, batch_size, rows, clips, crops)
+    maker = EvalMaker(source, data, views, batch_size, rows, clips, crops, windows)
     return Batches(maker, data, range(math.ceil(len(source) / batch_size)))
 
 

@@ -126,6 +126,44 @@ def segment_test_ids(num_frames: int, frames: int, clips: int) -> np.ndarray:
     return np.array([[int(tick * s + tick * x) for x in range(frames)] for s in shares], np.int64)
 
 
+def window_starts(num_frames: int, span: int) -> list[int]:
+    """First frames of windows of ``span`` frames that overlap by half, as far as they fit.
+
+    The step is ``span // 2 - 1``, as in the public codes of DPC, MemDPC and CoCLR; a video shorter
+    than the span has one window.
+
+    >>> window_starts(178, 120), window_starts(179, 120), window_starts(60, 120)
+    ([0], [0, 59], [0])
+    """
+    return list(range(0, max(num_frames - span, 0) + 1, max(span // 2 - 1, 1)))
+
+
+def window_ids(num_frames: int, frames: int, stride: int, clips: int) -> np.ndarray:
+    """Windows of :func:`window_starts` in ``clips`` places, int64 (clips, frames).
+
+    With more windows than places they are chosen evenly, with fewer they are repeated in turn;
+    :func:`window_weights` makes up for that. Past the end of the video stands its last frame.
+    """
+    starts = window_starts(num_frames, frames * stride)
+    if len(starts) > clips:
+        chosen = np.linspace(0, len(starts) - 1, clips).round().astype(int)
+    else:
+        chosen = np.arange(clips) % len(starts)
+    ids = np.array(starts)[chosen][:, None] + stride * np.arange(frames)
+    return np.minimum(ids, num_frames - 1)
+
+
+def window_weights(num_frames: int, frames: int, stride: int, clips: int) -> np.ndarray:
+    """One over the number of places that a window fills, f32 (clips,).
+
+    >>> window_weights(179, 8, 15, 3).tolist()
+    [0.5, 1.0, 0.5]
+    """
+    starts = len(window_starts(num_frames, frames * stride))
+    place = np.arange(clips) % starts
+    return (1.0 / np.bincount(place)[place]).astype(np.float32)
+
+
 def _sample_dense(rng: np.random.Generator, num_frames, frames, stride):
     last = num_frames - frames * stride
     return dense_ids(num_frames, frames, stride, int(rng.integers(last + 1)) if last > 0 else 0)

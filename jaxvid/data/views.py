@@ -9,6 +9,7 @@ import numpy as np
 from jaxvid.core.config import choose
 
 MULTI_SCALES = (1.0, 0.875, 0.75, 0.66)
+TEN_CROP_SHARE = 0.875  # of the short side
 STRETCHED = ((149, 112), (171, 128), (192, 144))  # long and short side of frames around 112 x 112
 
 
@@ -145,6 +146,12 @@ def resize(frames: np.ndarray, width: int, height: int) -> np.ndarray:
     return out
 
 
+def five_corners(height: int, width: int, size: int) -> list[tuple[int, int]]:
+    """(y, x) of a square in the centre and of one in every corner."""
+    y, x = height - size, width - size
+    return [(y // 2, x // 2), (0, 0), (0, x), (y, 0), (y, x)]
+
+
 def crop_corners(height: int, width: int, size: int, count: int) -> list[tuple[int, int]]:
     """(y, x) of ``count`` square crops along the longer side of a frame with short side ``size``.
 
@@ -156,9 +163,17 @@ def crop_corners(height: int, width: int, size: int, count: int) -> list[tuple[i
 
 
 def fixed_crops(frames: np.ndarray, size: int, count: int) -> np.ndarray:
-    """Short side to ``size``, then ``count`` square crops: (count, T, size, size, 3)."""
+    """``count`` square crops of frames (T, H, W, 3): (count, T, size, size, 3).
+
+    They lie along the longer side and are as large as the short one. Ten crops are those of the
+    field: centre and corners with 224 of 256 pixels of the short side, then the same mirrored.
+    """
     height, width = frames.shape[1:3]
-    scale = size / min(height, width)
-    frames = resize(frames, max(size, round(width * scale)), max(size, round(height * scale)))
-    corners = crop_corners(*frames.shape[1:3], size, count)
-    return np.stack([frames[:, y : y + size, x : x + size] for y, x in corners])
+    side = round(size / TEN_CROP_SHARE) if count == 10 else size
+    scale = side / min(height, width)
+    frames = resize(frames, max(side, round(width * scale)), max(side, round(height * scale)))
+    height, width = frames.shape[1:3]
+    ten = count == 10
+    corners = five_corners(height, width, size) if ten else crop_corners(height, width, size, count)
+    crops = np.stack([frames[:, y : y + size, x : x + size] for y, x in corners])
+    return np.concatenate([crops, crops[:, :, :, ::-1]]) if ten else crops

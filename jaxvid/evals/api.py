@@ -50,9 +50,9 @@ class EvalContext:
       seed: of every draw an evaluator makes.
       batch_size: videos per global batch while encoding.
       store: where tables of tokens go.
-      keep_tokens: (clips, crops) at which tokens are kept when a split is encoded, because a later
-        evaluator needs them.
-      cache: tables by (split, clips, crops).
+      keep_tokens: views (clips, crops, windows) at which tokens are kept when a split is encoded,
+        because a later evaluator needs them.
+      cache: tables by (split, clips, crops, windows).
       missing: by split, positions of the videos that couldn't be read.
     """
 
@@ -64,22 +64,28 @@ class EvalContext:
     seed: int = 0
     batch_size: int = 64
     store: TokenStore = TokenStore()
-    keep_tokens: frozenset[tuple[int, int]] = frozenset()
-    cache: dict[tuple[str, int, int], FeatureTable] = field(default_factory=dict)
+    keep_tokens: frozenset[tuple[int, int, bool]] = frozenset()
+    cache: dict[tuple[str, int, int, bool], FeatureTable] = field(default_factory=dict)
     missing: dict[str, np.ndarray] = field(default_factory=dict)
 
     def features(
-        self, split: str, *, tokens: bool = False, clips: int = 1, crops: int = 1
+        self,
+        split: str,
+        *,
+        tokens: bool = False,
+        clips: int = 1,
+        crops: int = 1,
+        windows: bool = False,
     ) -> FeatureTable:
         """The features of ``split``, encoded on the first call.
 
         Args:
           split: name of the split.
           tokens: whether the token grid is needed too.
-          clips, crops: views per video that features are averaged over.
+          clips, crops, windows: views per video that features are averaged over.
         """
-        key = (split, clips, crops)
-        tokens = tokens or (clips, crops) in self.keep_tokens
+        key = (split, clips, crops, windows)
+        tokens = tokens or key[1:] in self.keep_tokens
         if key not in self.cache or (tokens and self.cache[key].tokens is None):
             self.cache[key] = encode_split(
                 self.method,
@@ -91,32 +97,34 @@ class EvalContext:
                 batch_size=self.batch_size,
                 clips=clips,
                 crops=crops,
+                windows=windows,
                 seed=self.seed,
                 store=self.store if tokens else None,
             )
             self.missing[split] = self.cache[key].missing
         return self.cache[key]
 
-    def labelled(self, where: str, *, tokens: bool = False, clips: int = 1, crops: int = 1):
+    def labelled(self, where: str, *, tokens: bool = False, **views):
         """Features of the training and the evaluated split, and the number of classes.
 
         Args:
           where: who asks, for the message.
-          tokens, clips, crops: as in :meth:`features`.
+          tokens: whether the token grid is needed too.
+          views: "clips", "crops", "windows" as in :meth:`features`.
 
         Raises:
           ConfigError: a split has examples without a label.
         """
         infos = check_labels(self.data, where)
         train, test = (
-            self.features(split, tokens=tokens, clips=clips, crops=crops)
+            self.features(split, tokens=tokens, **views)
             for split in (self.data.train_split, self.data.eval_split)
         )
         named = max(len(info.class_names or ()) for info in infos)
         return train, test, max(named, int(train.label.max()) + 1, int(test.label.max()) + 1)
 
     def map_examples(
-        self, split: str, fn: Callable[[Batch], dict], *, clips: int = 1, crops: int = 1
+        self, split: str, fn: Callable[[Batch], dict], **views
     ) -> dict[str, np.ndarray]:
         """``fn`` of every example of ``split``, for evaluators that need more than features.
 
@@ -124,7 +132,7 @@ class EvalContext:
           split: name of the split.
           fn: sharded batch (with "video" uint8, "label", "index") to arrays with the batch axis
             first.
-          clips, crops: views per video; above 1 "video" has a V axis.
+          views: "clips", "crops", "windows" per video; with several "video" has a V axis.
 
         Returns:
           Those arrays, "label" and "index" over the whole split.
@@ -135,9 +143,8 @@ class EvalContext:
             self.mesh,
             split,
             batch_size=self.batch_size,
-            clips=clips,
-            crops=crops,
             seed=self.seed,
+            **views,
         )
         count = pipeline.describe(self.data, split).num_examples
         parts, missing = zip(*per_example(batches, fn, count, split))
@@ -184,7 +191,9 @@ class Evaluator:
     Attributes:
       every_epochs: run after every so many epochs; 0 = after the last step only.
       weights: which weights to judge, "raw" and/or "ema".
-      clips, crops: views per video that features are averaged over.
+      clips, crops: views per video that features are averaged over: clips spread over the video;
+        one crop in the centre, three along the longer side, or ten (centre and corners, mirrored).
+      windows: clips are windows that overlap by half, ``clips`` of them at most.
     """
 
     uses_tokens: ClassVar[bool] = False
@@ -195,6 +204,12 @@ class Evaluator:
     weights: tuple[str, ...] = ("raw",)
     clips: int = 1
     crops: int = 1
+    windows: bool = False
+
+    @property
+    def views(self) -> dict[str, int | bool]:
+        """Which views of a video are read."""
+        return {name: getattr(self, name) for name in ("clips", "crops", "windows")}
 
     def run(self, ctx: EvalContext) -> EvalResult:
         """Judge the weights of ``ctx``."""
@@ -226,9 +241,7 @@ class PooledEvaluator(Evaluator):
         """
         if self.pool == "change" and self.clips > 1:
             raise ConfigError(f"{where}.clips: pool='change' compares times of one clip, set 1")
-        train, test, classes = ctx.labelled(
-            where, tokens=self.uses_tokens, clips=self.clips, crops=self.crops
-        )
+        train, test, classes = ctx.labelled(where, tokens=self.uses_tokens, **self.views)
         if self.pool == "mean":
             return train, test, classes
         if train.tokens.shape[1] < 2 or train.valid is not None:

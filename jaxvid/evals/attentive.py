@@ -166,9 +166,7 @@ class Attentive(Evaluator):
             )
 
     def run(self, ctx: EvalContext) -> EvalResult:
-        train, test, classes = ctx.labelled(
-            "attentive", tokens=True, clips=self.clips, crops=self.crops
-        )
+        train, test, classes = ctx.labelled("attentive", tokens=True, **self.views)
         width = train.tokens.shape[-1]
         if width % self.heads:
             raise ConfigError(f"attentive.heads={self.heads} must divide the width {width}")

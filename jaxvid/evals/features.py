@@ -113,6 +113,7 @@ def sharded_batches(
     batch_size: int,
     clips: int = 1,
     crops: int = 1,
+    windows: bool = False,
     seed: int = 0,
 ) -> Iterator[Batch]:
     """Batches of a split in manifest order, placed on the mesh; padded rows have valid=False.
@@ -124,6 +125,7 @@ def sharded_batches(
       split: name of the split.
       batch_size: videos per global batch, raised to a multiple of the number of shards.
       clips, crops: views per video; above 1 the video gets a V axis (clip-major).
+      windows: see :func:`jaxvid.data.pipeline.make_eval_batches`.
       seed: of the loader.
     """
     shards = mesh.shape["data"] * mesh.shape["fsdp"]
@@ -136,6 +138,7 @@ def sharded_batches(
         batch_size=size,
         clips=clips,
         crops=crops,
+        windows=windows,
         seed=seed,
         rows=None if len(rows) == size else rows,
     )
@@ -159,7 +162,8 @@ def encode_batch(
     Args:
       method: whose ``encode`` is used.
       params, extra: its weights.
-      batch: "video" (B, [V,] T, H, W, C) uint8.
+      batch: "video" (B, [V,] T, H, W, C) uint8, and "weight" (B, V) of the views unless all count
+        alike.
       tokens: whether tokens are wanted.
     """
     video = batch["video"]
@@ -177,8 +181,16 @@ def encode_batch(
         return one(video)
     # View after view, so that memory doesn't grow with their number.
     out = jax.lax.map(one, jnp.moveaxis(video, 1, 0))
-    pooled = out.pop("pooled").mean(axis=0)
+    pooled = mean_of_views(out.pop("pooled"), batch)
     return {"pooled": pooled} | {k: _join_clips(x) for k, x in out.items()}
+
+
+def mean_of_views(x: jax.Array, batch: Batch) -> jax.Array:
+    """Mean over the V views of ``x`` (V, B, D), by ``batch["weight"]`` (B, V) if there is one."""
+    if "weight" not in batch:
+        return x.mean(axis=0)
+    weight = batch["weight"].T[..., None]
+    return (weight * x).sum(axis=0) / weight.sum(axis=0)
 
 
 def _join_clips(x: jax.Array) -> jax.Array:
@@ -249,6 +261,7 @@ def encode_split(
     batch_size: int,
     clips: int = 1,
     crops: int = 1,
+    windows: bool = False,
     seed: int = 0,
     store: TokenStore | None = None,
 ) -> FeatureTable:
@@ -260,7 +273,7 @@ def encode_split(
       mesh: devices to encode on; with several processes each decodes its own rows.
       split: name of the split.
       batch_size: videos per global batch.
-      clips, crops: views per video; pooled features are averaged over them.
+      clips, crops, windows: views per video; pooled features are averaged over them.
       seed: of the loader.
       store: where tokens go; None leaves them out.
 
@@ -269,9 +282,8 @@ def encode_split(
       RuntimeError: see :func:`per_example`; or features are not finite.
     """
     count = pipeline.describe(data, split).num_examples
-    batches = sharded_batches(
-        method, data, mesh, split, batch_size=batch_size, clips=clips, crops=crops, seed=seed
-    )
+    views = {"clips": clips, "crops": crops, "windows": windows}
+    batches = sharded_batches(method, data, mesh, split, batch_size=batch_size, seed=seed, **views)
     encode = partial(encode_batch, method, params, extra, tokens=store is not None)
     found: list[dict[str, np.ndarray]] = []
     missing, tokens, done = [], None, 0

@@ -14,7 +14,7 @@ from jaxvid.core.method import Method
 from jaxvid.core.types import Batch, Tree
 from jaxvid.data import pipeline
 from jaxvid.evals.api import EvalContext, EvalResult, Evaluator
-from jaxvid.evals.features import eval_context
+from jaxvid.evals.features import eval_context, mean_of_views
 from jaxvid.evals.metrics import classification_metrics, confusion_matrix, per_class_accuracy
 
 
@@ -25,8 +25,8 @@ def video_probabilities(method: Method, params: Tree, extra: Tree, batch: Batch)
     Args:
       method: whose ``predict`` gives "logits".
       params, extra: its weights.
-      batch: "video" (B, [V,] T, H, W, C) uint8; views are taken one after the other, so that
-        memory doesn't grow with V.
+      batch: "video" (B, [V,] T, H, W, C) uint8, and "weight" (B, V) of the views unless all count
+        alike; views are taken one after the other, so that memory doesn't grow with V.
     """
     video = batch["video"]
     views = video[None] if video.ndim == 5 else jnp.moveaxis(video, 1, 0)
@@ -36,7 +36,7 @@ def video_probabilities(method: Method, params: Tree, extra: Tree, batch: Batch)
         logits = method.predict(params, extra, augmented)["logits"]
         return jax.nn.softmax(logits.astype(jnp.float32), axis=-1)
 
-    return jax.lax.map(one, views).mean(axis=0)
+    return mean_of_views(jax.lax.map(one, views), batch)
 
 
 def judge(
@@ -78,7 +78,12 @@ class MultiView(Evaluator):
     crops: int = 3
 
     def run(self, ctx: EvalContext) -> EvalResult:
-        """Judge the weights of ``ctx``.
+        """Judge the weights of ``ctx``; raises as :meth:`probabilities`."""
+        names = pipeline.describe(ctx.data, ctx.data.eval_split).class_names
+        return judge(**self.probabilities(ctx), names=names or ())
+
+    def probabilities(self, ctx: EvalContext) -> dict[str, np.ndarray]:
+        """ "probability" (n, classes), "label" and "index" of the evaluated split.
 
         Raises:
           ConfigError: no labels, or a label that the head has no class for.
@@ -89,13 +94,11 @@ class MultiView(Evaluator):
         if not info.has_labels:
             raise ConfigError(f"multiview: split '{split}' of {ctx.data.manifest} has no labels")
         judged = partial(video_probabilities, ctx.method, ctx.params, ctx.extra)
-        table = ctx.map_examples(
-            split, lambda b: {"probability": judged(b)}, clips=self.clips, crops=self.crops
-        )
+        table = ctx.map_examples(split, lambda b: {"probability": judged(b)}, **self.views)
         classes = table["probability"].shape[1]
         if table["label"].max() >= classes:
             raise ConfigError(
                 f"multiview: split '{split}' has label {table['label'].max()}, the head only "
                 f"{classes} classes (method.num_classes)"
             )
-        return judge(**table, names=info.class_names or ())
+        return table

@@ -1,4 +1,4 @@
-"""Linear probe: multinomial logistic regression on frozen pooled features."""
+"""Linear and non-linear probe: a classifier on frozen pooled features."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from jaxvid.core.config import ConfigError
+from jaxvid.core.config import ConfigError, check
 from jaxvid.evals.api import EvalContext, EvalResult, PooledEvaluator
 from jaxvid.evals.metrics import (
     accuracy,
@@ -83,7 +83,34 @@ def cross_entropy(logits: jax.Array, label: jax.Array) -> jax.Array:
     return optax.softmax_cross_entropy_with_integer_labels(logits.astype(jnp.float32), label)
 
 
-@partial(jax.jit, static_argnames=("classes", "weight_decay"))
+def init_probe(width: int, classes: int, hidden: int, seed: int) -> dict[str, jax.Array]:
+    """First parameters: zeros for a linear map; with ``hidden`` > 0 a ReLU layer before it.
+
+    Returns:
+      ``kernel`` (width or hidden, classes), ``bias``; ``hidden_kernel`` (width, hidden),
+      ``hidden_bias``.
+    """
+    params = {"kernel": jnp.zeros((hidden or width, classes)), "bias": jnp.zeros(classes)}
+    if hidden:
+        k_in, k_out = jax.random.split(jax.random.key(seed))
+        draw = jax.nn.initializers.he_normal()
+        params |= {
+            "hidden_kernel": draw(k_in, (width, hidden)),
+            "hidden_bias": jnp.zeros(hidden),
+            # Behind a ReLU zeros would leave the first layer without gradient.
+            "kernel": 0.1 * draw(k_out, (hidden, classes)),
+        }
+    return params
+
+
+def probe_logits(params: dict[str, jax.Array], x: jax.Array) -> jax.Array:
+    """(n, classes) of features x (n, D)."""
+    if "hidden_kernel" in params:
+        x = jax.nn.relu(x @ params["hidden_kernel"] + params["hidden_bias"])
+    return x @ params["kernel"] + params["bias"]
+
+
+@partial(jax.jit, static_argnames=("classes", "weight_decay", "hidden", "seed"))
 def fit_linear(
     x: jax.Array,
     label: jax.Array,
@@ -92,6 +119,8 @@ def fit_linear(
     *,
     classes: int,
     weight_decay: float,
+    hidden: int = 0,
+    seed: int = 0,
 ) -> dict[str, jax.Array]:
     """Logistic regression from zero weights for all learning rates at once.
 
@@ -102,15 +131,16 @@ def fit_linear(
       lrs: (L,) learning rates.
       classes: number of classes.
       weight_decay: decoupled, times the learning rate.
+      hidden: width of a ReLU layer before the linear one, 0 = none.
+      seed: of that layer's first weights.
 
     Returns:
-      ``kernel`` (L, D, classes) and ``bias`` (L, classes).
+      Parameters of :func:`init_probe` with a leading axis L.
     """
-    start = {"kernel": jnp.zeros((x.shape[1], classes)), "bias": jnp.zeros(classes)}
+    start = init_probe(x.shape[1], classes, hidden, seed)
 
     def loss(params, batch):
-        logits = x[batch] @ params["kernel"] + params["bias"]
-        return cross_entropy(logits, label[batch]).mean()
+        return cross_entropy(probe_logits(params, x[batch]), label[batch]).mean()
 
     def fit(lr):
         optimiser = cosine_adamw(lr, len(rows), weight_decay)
@@ -128,7 +158,7 @@ def fit_linear(
 @jax.jit
 def linear_logits(params: dict[str, jax.Array], x: jax.Array) -> jax.Array:
     """(L, n, classes) for stacked parameters of :func:`fit_linear`."""
-    return jnp.einsum("nd,ldc->lnc", x, params["kernel"]) + params["bias"][:, None]
+    return jax.vmap(probe_logits, (0, None))(params, x)
 
 
 def choose_rate(logits: np.ndarray, label: np.ndarray) -> tuple[int, list[float]]:
@@ -155,6 +185,7 @@ class Linear(PooledEvaluator):
     """Logistic regression on standardised pooled features; learning rate chosen inside train.
 
     Attributes:
+      hidden: width of a ReLU layer before the linear one (non-linear probe), 0 = none.
       lrs: learning rates of AdamW, ascending, all fitted in one vmapped loop.
       weight_decay: decoupled weight decay.
       epochs: passes over the training split.
@@ -164,6 +195,7 @@ class Linear(PooledEvaluator):
         chosen one is then fitted on the whole split.
     """
 
+    hidden: int = 0
     lrs: tuple[float, ...] = (3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1)
     weight_decay: float = 1e-3
     epochs: float = 50.0
@@ -177,6 +209,7 @@ class Linear(PooledEvaluator):
                 f"linear: lrs must be positive and held_out in (0, 1), got {self.lrs} and "
                 f"{self.held_out}"
             )
+        check(self.hidden >= 0, "linear.hidden", self.hidden, "0 (a linear probe) or a width")
 
     def run(self, ctx: EvalContext) -> EvalResult:
         train, test, classes = self.labelled(ctx, "linear")
@@ -196,6 +229,8 @@ class Linear(PooledEvaluator):
                 jnp.asarray(lrs, jnp.float32),
                 classes=classes,
                 weight_decay=self.weight_decay,
+                hidden=self.hidden,
+                seed=ctx.seed,
             )
 
         logits = np.asarray(linear_logits(fit(~out, self.lrs), jnp.asarray(x[out])))

@@ -7,6 +7,7 @@ import numpy as np
 
 from jaxvid.core.config import ConfigError
 from jaxvid.evals.api import EvalContext, EvalResult, PooledEvaluator
+from jaxvid.evals.features import FeatureTable
 from jaxvid.evals.knn import nearest
 from jaxvid.evals.metrics import accuracy
 
@@ -51,9 +52,14 @@ class Retrieval(PooledEvaluator):
 
     def run(self, ctx: EvalContext) -> EvalResult:
         train, test, _ = self.labelled(ctx, "retrieval")
+        return self.judge(*self.centred(train.pooled, test.pooled), train, test)
+
+    def judge(
+        self, bank: np.ndarray, query: np.ndarray, train: FeatureTable, test: FeatureTable
+    ) -> EvalResult:
+        """R@k of centred features ``query`` (n, D) of ``test`` in ``bank`` (m, D) of ``train``."""
         most = len(train.label)
         ks = [k for k in self.k if k <= most]
-        bank, query = self.centred(train.pooled, test.pooled)
         _, row = nearest(query, bank, min(max(*self.k, self.keep), most), self.chunk)
         hit = np.maximum.accumulate(train.label[row] == test.label[:, None], axis=1)
         metrics = {f"R@{k}": accuracy(hit[:, k - 1]) for k in ks}

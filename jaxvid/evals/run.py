@@ -87,7 +87,9 @@ def run_evals(
     ready = {n: e for n, e in evals_config.items() if isinstance(e, Evaluator)}
     ready |= make_evaluators({n: e for n, e in evals_config.items() if n not in ready})
     mine = {name: ready[name] for name in evals_config if weights in ready[name].weights}
-    ctx.keep_tokens = frozenset((e.clips, e.crops) for e in mine.values() if e.uses_tokens)
+    ctx.keep_tokens = frozenset(
+        (e.clips, e.crops, e.windows) for e in mine.values() if e.uses_tokens
+    )
     rows = []
     for name, evaluator in mine.items():
         start = time.perf_counter()

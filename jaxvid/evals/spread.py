@@ -19,7 +19,7 @@ class Spread(Evaluator):
     uses_labels: ClassVar[bool] = False
 
     def run(self, ctx: EvalContext) -> EvalResult:
-        table = ctx.features(ctx.data.eval_split, clips=self.clips, crops=self.crops)
+        table = ctx.features(ctx.data.eval_split, **self.views)
         length = np.linalg.norm(table.pooled, axis=1)
         return EvalResult(
             feature_spread(table.pooled), {"index": table.index, "feature_norm": length}

@@ -15,6 +15,7 @@ from jaxvid.methods.order import ClipOrder
 from jaxvid.methods.simclr import SimCLR
 from jaxvid.methods.speed import SpeedChange
 from jaxvid.methods.supervised import Supervised
+from jaxvid.methods.supervised_blocks import SupervisedBlocks
 from jaxvid.methods.tats import TATS
 from jaxvid.methods.tubelet import TubeletContrast
 
@@ -33,6 +34,7 @@ METHODS: dict[str, type[Method]] = {
     "speed": SpeedChange,
     "order": ClipOrder,
     "supervised": Supervised,
+    "supervised_blocks": SupervisedBlocks,
 }
 
 

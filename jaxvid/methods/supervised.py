@@ -15,7 +15,7 @@ from jaxvid.augment.randaug import MAX_LEVEL, rand_augment
 from jaxvid.core import trees
 from jaxvid.core.config import ConfigError
 from jaxvid.core.method import Method
-from jaxvid.core.types import Batch, Context, Features, LossOut, Objective, RunInfo, Tree
+from jaxvid.core.types import Batch, Context, Features, LossOut, Objective, RunInfo, Tree, View
 from jaxvid.losses.classification import smooth_targets, soft_cross_entropy_loss
 from jaxvid.models.backbone_config import BackboneConfig
 from jaxvid.models.encoders import Classifier, EncoderConfig, with_drop_path
@@ -34,6 +34,7 @@ class Supervised(Method):
     crops.
 
     Attributes:
+      source: modality, "video" or "flow".
       encoder: a transformer, whose stochastic depth is set by ``drop_path``, or a convolutional
         network, which has none.
       num_classes: classes of the data set; 0 = as many as the manifest has.
@@ -55,6 +56,7 @@ class Supervised(Method):
       trains: regex of the parameters that are trained.
     """
 
+    source: str = "video"
     encoder: EncoderConfig = vit_config("B")
     num_classes: int = 0
     drop_path: float = 0.1
@@ -104,6 +106,10 @@ class Supervised(Method):
         """One objective on what ``trains`` matches."""
         del run
         return (Objective(trains=self.trains),)
+
+    def views(self) -> dict[str, View]:
+        """One clip."""
+        return {"video": View(self.source)}
 
     def net(self) -> Classifier:
         """The network."""

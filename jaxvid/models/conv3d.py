@@ -13,6 +13,7 @@ from typing import Literal
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array, lax
 
 from jaxvid.core.config import ConfigError, choose
@@ -20,6 +21,9 @@ from jaxvid.core.config import ConfigError, choose
 Triple = tuple[int, int, int]
 Padding = tuple[int | tuple[int, int], ...]
 ConvImpl = Literal["auto", "direct", "decomposed"]
+# On a CPU the gradient of a kernel is fastest as one matrix product per place of the kernel, unless
+# the products would be thin; that of the clip only where frames are small.
+TAPS_CHANNELS, TAPS_PLACES = 16, 64
 kaiming = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
 
 
@@ -171,8 +175,12 @@ def _pull(form, args, grad):
 def _transpose(form, args, grad):
     """Gradients of a form that is linear in either argument: the forward pass isn't run again."""
     x, kernel = args
-    dx = jax.linear_transpose(lambda x: form(x, kernel), x)(grad)
-    dkernel = jax.linear_transpose(lambda kernel: form(x, kernel), kernel)(grad)
+    by_x = by_kernel = form
+    if form.func is _conv_decomposed and kernel.shape[3] >= TAPS_CHANNELS:
+        by_kernel = functools.partial(_conv_taps, *form.args)
+        by_x = by_kernel if x.shape[2] * x.shape[3] <= TAPS_PLACES else form
+    dx = jax.linear_transpose(lambda x: by_x(x, kernel), x)(grad)
+    dkernel = jax.linear_transpose(lambda kernel: by_kernel(x, kernel), kernel)(grad)
     return *dx, *dkernel
 
 
@@ -197,6 +205,19 @@ def _conv_frames(stride, pads, x, kernel):
     dims = ("NHWC", "HWIO", "NHWC")
     out = lax.conv_general_dilated(flat, kernel, stride, pads, dimension_numbers=dims)
     return out.reshape(*x.shape[:2], *out.shape[1:])
+
+
+def _conv_taps(stride, pads, x, kernel):
+    """The same sums as a matrix product for every place of the kernel."""
+    x = jnp.pad(x, ((0, 0), *pads, (0, 0)))
+    out = 0.0
+    for place in np.ndindex(kernel.shape[:3]):
+        seen = x
+        for axis, (first, step) in enumerate(zip(place, stride), start=1):
+            size = (x.shape[axis] - kernel.shape[axis - 1]) // step * step + 1
+            seen = lax.slice_in_dim(seen, first, first + size, step, axis)
+        out += (seen.reshape(-1, x.shape[-1]) @ kernel[place]).reshape(*seen.shape[:-1], -1)
+    return out
 
 
 def _pool_direct(window, stride, pads, x):

@@ -6,9 +6,11 @@ alike; what is compared is CPU seconds per step, paired by round.
     python -m jaxvid.tools.bench_step --rows jax torch torch:fused=1 torch:bf16=1
     python -m jaxvid.tools.bench_step --sweep                     # rho 0 .. 0.95
     python -m jaxvid.tools.bench_step --rows jax:mask=random,rho=0.95 jax:name=tats,rho=0.95
+    python -m jaxvid.tools.bench_step --size=r2plus1d_18 --clip=16x112x112 --rows jax torch
 
 A row is ``jax`` or ``torch``, then fields: of ``config.method`` for jax; ``fused`` (PyTorch's own
 attention kernel), ``bf16`` (autocast) and ``rho`` for torch, which must be installed for those.
+Transformers are pretrained by VideoMAE, convolutional networks classify 400 classes.
 """
 
 import argparse
@@ -27,6 +29,7 @@ from dataclasses import dataclass
 import numpy as np
 
 SWEEP = (0.05, 0.25, 0.5, 0.75, 0.9, 0.95)
+CLASSES = 400
 DECODERS = {"tiny": (24, 4, 1), "S": (192, 4, 3), "B": (384, 4, 6), "L": (512, 4, 8)}
 
 
@@ -35,7 +38,7 @@ class Task:
     """What all rows compute.
 
     Attributes:
-      size: encoder size.
+      size: of a transformer, or the name of a convolutional network.
       clip: frames, height, width.
       batch: clips per step.
       rho: mask ratio of rows that don't say otherwise.
@@ -45,6 +48,11 @@ class Task:
     clip: tuple[int, int, int] = (16, 224, 224)
     batch: int = 2
     rho: float = 0.9
+
+    @property
+    def is_conv(self) -> bool:
+        """Whether ``size`` names a convolutional network."""
+        return self.size not in DECODERS
 
 
 def parse_row(row: str) -> tuple[str, dict]:
@@ -69,21 +77,41 @@ def parse_row(row: str) -> tuple[str, dict]:
     return framework, fields
 
 
+def masked(task: Task) -> dict:
+    """``config.method`` of VideoMAE."""
+    from configs.common import models
+
+    return {"name": "videomae", "rho": task.rho, "encoder": models.vit(task.size)}
+
+
+def classifier(size: str) -> dict:
+    """``config.method`` of a plain classifier on a convolutional network."""
+    from configs.common import methods, models
+
+    return methods.supervised(
+        encoder=models.backbone(size), num_classes=CLASSES, head_norm="none", drop_path=0.0,
+        label_smoothing=0.0, mixup=0.0, cutmix=0.0, flip=0.0, erasing=0.0, randaug_layers=0,
+    ).to_dict()  # fmt: skip
+
+
 def make_jax_step(task: Task, fields: dict) -> Callable[[], float]:
     """The engine's own train step on one uint8 batch; a call takes a step and gives the loss."""
-    from configs.common import base, models, optim
+    from configs.common import base, optim
     from jaxvid.core.config import to_config
     from jaxvid.core.run import Run
     from jaxvid.core.sharding import place_batch
     from jaxvid.core.types import RunInfo
     from jaxvid.data.config import DataConfig
 
-    fields = {"name": "videomae", "rho": task.rho} | fields
     config = base.run(steps=1000, batch_size=task.batch)
     config.data = to_config(DataConfig(frames=task.clip[0], size=task.clip[1]))
-    config.method = {**fields, "encoder": models.vit(task.size)}
-    config.optim = {"default": optim.adamw(lr=1e-4, betas=(0.9, 0.95))}
-    if fields["name"] == "tats":
+    if task.is_conv:
+        config.method = classifier(task.size) | fields
+        config.optim = {"default": optim.sgd(lr=0.01, weight_decay=1e-4)}
+    else:
+        config.method = masked(task) | fields
+        config.optim = {"default": optim.adamw(lr=1e-4, betas=(0.9, 0.95))}
+    if config.method.name == "tats":
         config.method.m_o = 0
         config.optim["policy"] = optim.adamw(lr=1.5e-6, betas=(0.9, 0.95))
     run = Run(config)
@@ -108,19 +136,24 @@ def make_torch_step(task: Task, fields: dict) -> Callable[[], float]:
     except ModuleNotFoundError as error:
         raise SystemExit("torch rows need PyTorch: pip install torch") from error
     from jaxvid.models.vit import vit_config
-    from jaxvid.tools import bench_torch
+    from jaxvid.tools import bench_torch, bench_torch_conv
 
+    torch.set_num_threads(len(os.sched_getaffinity(0)))
+    video = torch.randn(task.batch, 3, *task.clip)
+    if task.is_conv:
+        step = bench_torch_conv.make_step(
+            task.size, CLASSES, np.arange(task.batch), bf16=bool(fields.get("bf16"))
+        )
+        return lambda: step(video)
     c = vit_config(task.size)
     grid = [n // p for n, p in zip(task.clip, c.patch)]
     area, hidden = grid[1] * grid[2], int(fields.get("rho", task.rho) * grid[1] * grid[2])
     rng = np.random.default_rng(0)
     masked = np.stack([np.tile(rng.permutation(area) < hidden, grid[0]) for _ in range(task.batch)])
-    torch.set_num_threads(len(os.sched_getaffinity(0)))
     step = bench_torch.make_step(
         task.clip, c.patch, (c.width, c.depth, c.heads), DECODERS[task.size], masked,
         bf16=bool(fields.get("bf16")), fused=bool(fields.get("fused")),
     )  # fmt: skip
-    video = torch.randn(task.batch, 3, *task.clip)
     return lambda: step(video)
 
 

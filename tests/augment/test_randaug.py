@@ -68,7 +68,8 @@ def test_shape_range_and_dtypes():
     out = rand_augment(video, KEYS)
     assert out.shape == video.shape and out.dtype == jnp.float32
     assert float(out.min()) >= 0 and float(out.max()) <= 1
-    np.testing.assert_array_equal(rand_augment(colour.to_unit(video), KEYS), out)
+    # Two programs, which may round differently.
+    np.testing.assert_allclose(rand_augment(colour.to_unit(video), KEYS), out, atol=1e-6)
 
 
 def test_no_layers_is_identity():

@@ -254,6 +254,19 @@ def test_multi_view_test_is_clip_major(tiny):
     assert not np.array_equal(video[:, 2], video[:, 3])
 
 
+def test_windows_come_with_their_weights(tiny):
+    """12 frames hold windows of 6 from 0, 2, 4, 6; six places repeat the first two."""
+    data = replace(tiny, frames=6, stride=1)
+    view = {"video": View()}
+    (batch,) = make_eval_batches(data, view, "test", batch_size=10, clips=6, crops=10, windows=True)
+    assert batch["video"].shape == (10, 60, 6, 16, 16, 3)
+    each = np.repeat([0.5, 0.5, 1, 1, 0.5, 0.5], 10)
+    np.testing.assert_array_equal(batch["weight"], np.tile(each, (10, 1)))
+    video = batch["video"].reshape(10, 6, 10, 6, 16, 16, 3)
+    np.testing.assert_array_equal(video[:, 0], video[:, 4])
+    np.testing.assert_array_equal(video[:, 0, :, 2:], video[:, 1, :, :-2])
+
+
 def test_clips_shorter_than_the_plan(tiny, tmp_path):
     """Odd portrait sizes and 5 frames, as in basketball5."""
     frames = numbered_frames(5, 53, 93)

@@ -2,7 +2,16 @@ import numpy as np
 import pytest
 
 from jaxvid.core.config import ConfigError
-from jaxvid.data.sampling import PLANS, TARGETS, fixed_ids, sample_ids, sample_plan
+from jaxvid.data.sampling import (
+    PLANS,
+    TARGETS,
+    fixed_ids,
+    sample_ids,
+    sample_plan,
+    window_ids,
+    window_starts,
+    window_weights,
+)
 
 
 @pytest.mark.parametrize("plan", PLANS)
@@ -89,3 +98,20 @@ def test_plans_that_set_a_task_tell_the_truth(plan, num_frames):
         else:
             jump = second - first
             assert targets[0] == {1: 4, 2: 5, -1: 6, -2: 7}[jump]
+
+
+def test_windows_overlap_by_half_and_count_once():
+    """179 frames hold the windows from 0 and from 59; three places repeat the first."""
+    ids = window_ids(179, 40, 3, 3)
+    assert ids[:, 0].tolist() == [0, 59, 0]
+    assert (np.diff(ids, axis=1) == 3).all()
+    assert ids.max() == 59 + 117
+    weights = window_weights(179, 40, 3, 3)
+    assert weights.tolist() == [0.5, 1.0, 0.5]
+    for total in (121, 178, 60):
+        assert (window_ids(total, 40, 3, 2)[:, 0] == 0).all()
+    assert window_ids(60, 40, 3, 1)[0, -21:].tolist() == [57, *[59] * 20]
+    # 32 frames at stride 1 begin at 0, 15, 30 ...; of eleven, three places show both ends.
+    assert window_starts(182, 32) == list(range(0, 151, 15))
+    assert window_ids(182, 32, 1, 3)[:, 0].tolist() == [0, 75, 150]
+    assert window_weights(182, 32, 1, 3).tolist() == [1, 1, 1]

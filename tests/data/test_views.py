@@ -75,6 +75,16 @@ def test_three_crops_run_along_the_longer_side():
     assert centre[0, 0, 0, 0, 0] == 12
 
 
+def test_ten_crops_are_centre_and_corners_and_their_mirror_images():
+    frames = coordinates(16, 24)  # short side 16 = 14 / 0.875
+    crops = fixed_crops(frames, 14, 10)
+    assert crops.shape == (10, *frames.shape[:1], 14, 14, 3)
+    corners = [(1, 5), (0, 0), (0, 10), (2, 0), (2, 10)]
+    for crop, (y, x) in zip(crops, corners):
+        np.testing.assert_array_equal(crop, frames[:, y : y + 14, x : x + 14])
+    np.testing.assert_array_equal(crops[5:], crops[:5, :, :, ::-1])
+
+
 def test_unknown_crop_lists_the_crops():
     with pytest.raises(ConfigError, match=r"did you mean 'multi_scale'"):
         sample_crop("multiscale", np.random.default_rng(0), 10, 10, 8)

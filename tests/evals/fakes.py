@@ -62,7 +62,7 @@ class FakeLoader:
         return SimpleNamespace(rows=[SimpleNamespace(group=str(i)) for i in range(count)])
 
     def make_eval_batches(
-        self, data, views, split, *, batch_size, clips=1, crops=1, seed=0, rows=None
+        self, data, views, split, *, batch_size, clips=1, crops=1, windows=False, seed=0, rows=None
     ):
         self.calls.append(split)
         video, label = self.splits[split]

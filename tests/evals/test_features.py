@@ -114,7 +114,7 @@ def test_views_are_averaged_and_tokens_follow_one_another(monkeypatch):
 
 def test_each_split_is_encoded_once(clips, monkeypatch):
     loader = loader_of(clips, monkeypatch)
-    context = make_context(keep_tokens=frozenset({(1, 1)}))
+    context = make_context(keep_tokens=frozenset({(1, 1, False)}))
     pooled = context.features("test").pooled
     assert context.features("test", tokens=True).pooled is pooled
     assert loader.calls == ["test"]

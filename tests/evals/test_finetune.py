@@ -45,6 +45,16 @@ def test_probabilities_not_logits_are_averaged():
     np.testing.assert_allclose(one[0], np.array(A[0]) / 100, rtol=1e-5)
 
 
+def test_weights_of_the_views():
+    batch = {"video": jnp.asarray(VIDEO), "weight": jnp.array([[1.0, 3.0]] * 5)}
+    found = video_probabilities(Classifier(), {"scale": 1.0}, {}, batch)
+    first, second = np.array([A, B, C, C, C], np.float64).transpose(1, 0, 2)
+    expected = (first / first.sum(1, keepdims=True) + 3 * second / second.sum(1, keepdims=True)) / 4
+    np.testing.assert_allclose(found, expected, rtol=1e-5)
+    # What doesn't depend on the view isn't changed by windows and crops.
+    np.testing.assert_allclose(found[2], np.array(C[0]) / 100, rtol=1e-5)
+
+
 @pytest.mark.parametrize("batch_size", [2, 3, 5, 8])
 def test_exact_accuracies_whatever_the_batch(batch_size, monkeypatch):
     FakeLoader({"test": (VIDEO, LABEL)}, tuple("abcdefg")).install(monkeypatch)

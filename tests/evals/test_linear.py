@@ -88,3 +88,24 @@ def test_scale_of_a_channel_does_not_matter(monkeypatch):
 def test_bad_share_is_refused():
     with pytest.raises(ConfigError, match="held_out"):
         Linear(held_out=1.0)
+
+
+def test_a_hidden_layer_tells_what_a_linear_map_cannot(monkeypatch):
+    """Two channels, of which one is bright in class 1 and both or none in class 0."""
+    rng = np.random.default_rng(0)
+
+    def draw(n):
+        bright = rng.integers(0, 2, (n, 2))
+        pixels = 60 + 120 * bright + rng.normal(0, 8, (n, 2))
+        return constant_clips(np.hstack([pixels, np.full((n, 1), 90)])), bright.sum(1) % 2
+
+    FakeLoader({"train": draw(120), "test": draw(60)}).install(monkeypatch)
+    fields = {"lrs": (1e-2,), "min_steps": 200}
+    linear_top1, mlp_top1 = (
+        Linear(hidden=hidden, **fields).run(make_context(batch_size=32)).metrics["top1"]
+        for hidden in (0, 16)
+    )
+    assert linear_top1 < 75
+    assert mlp_top1 > 95
+    with pytest.raises(ConfigError, match=r"linear\.hidden"):
+        Linear(hidden=-1)

@@ -113,7 +113,11 @@ def test_tokens_are_kept_for_those_who_read_them(loader):
     context = make_context()
     run_evals({"attentive": {"min_steps": 1}, "spread": {"clips": 2}}, context, 0, None)
     kept = {key: table.tokens is not None for key, table in context.cache.items()}
-    assert kept == {("train", 1, 1): True, ("test", 1, 1): True, ("test", 2, 1): False}
+    assert kept == {
+        ("train", 1, 1, False): True,
+        ("test", 1, 1, False): True,
+        ("test", 2, 1, False): False,
+    }
 
 
 @pytest.mark.parametrize(

@@ -31,6 +31,7 @@ CONFIG_OF = {
     "speed": "speed_ucf101",
     "order": "speed_ucf101:order,",
     "supervised": "finetune_hmdb51",
+    "supervised_blocks": "finetune_dpc_ucf101:method=memdpc,",
 }
 
 

@@ -13,6 +13,7 @@ from jaxvid.core.config import ConfigError
 from jaxvid.losses import policy as pl
 from jaxvid.methods.tats import REST, SAMPLER, TATS
 from tests.methods.tats_tools import (
+    FULL,
     IN_CHARGE,
     RUN,
     TINY,
@@ -57,7 +58,7 @@ def test_gradients_are_kept_apart():
     on = TATS(**TINY, c1=1.0, c2=1.0, c3=1.0)
     off = TATS(**TINY, c1=0.0, c2=0.0, c3=0.0)
     params = make_params(on)
-    with_policy, without = gradients(on, params), gradients(off, params)
+    with_policy, without = (gradients(method, params, options=FULL) for method in (on, off))
     assert not nonzero(without, SAMPLER), "the reconstruction loss reaches the sampler"
     for path in trees.select(without, REST):
         np.testing.assert_array_equal(with_policy[path], without[path], err_msg=path)
@@ -72,9 +73,6 @@ def test_every_parameter_of_the_sampler_learns_but_pure_shifts():
     grads = gradients(method, make_params(method))
     still = {"sampler/head/bias", "sampler/blocks/mlp/fc2/bias"}
     assert nonzero(grads, SAMPLER) == set(trees.select(grads, SAMPLER)) - still
-
-
-FULL = {"xla_backend_optimization_level": 3, "xla_llvm_disable_expensive_passes": False}
 
 
 def make_episode(method, params):

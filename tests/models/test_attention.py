@@ -1,5 +1,7 @@
 """Attention forms: one result, one gradient, no logits kept."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -10,10 +12,11 @@ from jaxvid.models import attention as module
 from jaxvid.models.attention import attention
 
 
+@functools.partial(jax.jit, static_argnums=(0, 1, 2))
 def inputs(queries, keys, dtype=jnp.float32):
     shapes = [(2, queries, 3, 8), (2, keys, 3, 8), (2, keys, 3, 8), (2, queries, 3, 8)]
-    rng = np.random.default_rng(0)
-    return [jnp.asarray(rng.normal(size=shape), dtype) for shape in shapes]
+    draws = jax.random.split(jax.random.key(0), 4)
+    return [jax.random.normal(k, s).astype(dtype) for k, s in zip(draws, shapes)]
 
 
 def value_and_pull(fn, grad, *args):
