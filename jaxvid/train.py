@@ -18,8 +18,10 @@ from jaxvid.core.types import TrainState
 from jaxvid.core.writers import Terminal, Writer, read_json_lines
 from jaxvid.data.pipeline import describe, make_eval_batches, make_train_batches
 from jaxvid.evals.api import EvalContext
+from jaxvid.evals.features import eval_views
 from jaxvid.evals.run import check_evals, due, format_table, run_evals
 from jaxvid.interop import read_weights
+from jaxvid.viz.activation import has_activations, save_activation
 from jaxvid.viz.inspection import inspect_clips, save_inspection
 from jaxvid.viz.report import write_report
 
@@ -55,7 +57,7 @@ def train(config, workdir: str | Path, *, quiet: bool = False, devices=None) -> 
     """
     run = Run(config, devices)
     evaluators = check_evals(run.config.evals, run.method, run.config.ema > 0, run.data)
-    if run.config.pictures and hasattr(run.method, "inspect"):
+    if draws(run):
         # The pictures' clips; an error now, not at the end.
         describe(run.data, run.data.eval_split, run.views)
     total, lead = run.info.total_steps, jax.process_index() == 0
@@ -191,10 +193,27 @@ def evaluate(run: Run, state: TrainState, evaluators: Mapping, workdir: Path, te
                 run.config.batch_size,
             )  # fmt: skip
             terminal.print(format_table(run_evals(todo, context, step, workdir, weights)))
-    if run.config.pictures and hasattr(run.method, "inspect") and jax.process_count() == 1:
-        size = run.config.pictures
-        clips = next(make_eval_batches(run.data, run.views, run.data.eval_split, batch_size=size))
-        save_inspection(workdir, step, inspect_clips(run.method, state.params, state.extra, clips))
+    if draws(run) and jax.process_count() == 1:
+        draw(run, state, workdir)
+
+
+def draws(run: Run) -> bool:
+    """Whether evaluations come with pictures."""
+    known = hasattr(run.method, "inspect") or has_activations(run.method)
+    return run.config.pictures > 0 and known
+
+
+def draw(run: Run, state: TrainState, workdir: Path) -> None:
+    """Pictures of some evaluation clips: masks and reconstructions, or activations."""
+    masked = hasattr(run.method, "inspect")
+    views = run.views if masked else eval_views(run.method)
+    size = run.config.pictures
+    clips = next(make_eval_batches(run.data, views, run.data.eval_split, batch_size=size))
+    if masked:
+        shown = inspect_clips(run.method, state.params, state.extra, clips)
+        save_inspection(workdir, int(state.step), shown)
+    else:
+        save_activation(workdir, run.method, state.params, state.extra, clips)
 
 
 def restore_or_init(run: Run, saver: Checkpointer):

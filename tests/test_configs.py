@@ -225,8 +225,14 @@ def test_every_evaluation_of_predictive_coding_then_a_probe(words, tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("method", [m for m in SMALL if m != "coclr"])
-def test_smoke_run_of_every_small_method(method, tmp_path):
-    run_smoke(get_config("small_conv", f"method={method},smoke"), tmp_path)
+def test_every_small_method_then_fine_tuning(method, tmp_path):
+    run_smoke(get_config("small_conv", f"method={method},smoke"), tmp_path / "pretrained")
+    tuned = get_config("finetune_small_conv", "smoke")
+    tuned.init_from = str(tmp_path / "pretrained")
+    run_smoke(tuned, tmp_path / "tuned")
+    table = (tmp_path / "tuned" / "banner.txt").read_text()
+    fresh = [line.split()[1] for line in table.splitlines() if line.startswith("    fresh")]
+    assert all(path.split("/")[1] in ("fc_norm", "head") for path in fresh), fresh
 
 
 @pytest.mark.slow

@@ -254,9 +254,9 @@ def test_inspection_shows_mask_probability_and_trajectory():
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"k": 0}, "method.k: got 0"),
+        ({"k": 0}, "method.k=0: must be above 0"),
         ({"sampler_heads": 3}, "sampler_heads: 3 doesn't divide the width 16"),
-        ({"m_o": -1.0}, "must not be negative"),
+        ({"m_o": -1.0}, "method.m_o=-1.0: must be 0 or more"),
         ({"rho": 1.0}, "method.rho"),
     ],
 )
