@@ -4,6 +4,7 @@ from collections.abc import Iterable
 
 from jaxvid.core.config import choose
 from jaxvid.interop.conv_families import CONV_FAMILIES, CONV_MARKS
+from jaxvid.interop.method_families import BESIDE, METHOD_FAMILIES, METHOD_MARKS
 from jaxvid.interop.rules import InteropError, Rule, dense_rules, under
 
 
@@ -131,6 +132,7 @@ FAMILIES: dict[str, list[Rule]] = {
     "videomae_hf_pretrain": VIDEOMAE_HF_PRETRAIN,
     "videomae_hf_finetune": VIDEOMAE_HF_FINETUNE,
     **CONV_FAMILIES,
+    **METHOD_FAMILIES,
 }
 METHOD_OF = {
     "videomae_pretrain": "videomae",
@@ -152,8 +154,9 @@ FIXED_TABLES = (
 
 
 def carries_weights(name: str) -> bool:
-    """Whether a torch name stands for something learned or averaged."""
-    return name not in FIXED_TABLES and not name.endswith("num_batches_tracked")
+    """Whether a torch name stands for something that a network is judged by."""
+    beside = name in FIXED_TABLES or name.endswith("num_batches_tracked")
+    return not beside and not name.startswith(BESIDE)
 
 
 def detect_family(names: Iterable[str]) -> str:
@@ -172,6 +175,7 @@ def detect_family(names: Iterable[str]) -> str:
         "videomae_pretrain": "encoder_to_decoder.weight",
         "maest_pretrain": "decoder_pos_embed_spatial",
         "videomae_finetune": "blocks.0.attn.q_bias",
+        **METHOD_MARKS,
         **CONV_MARKS,
     }
     for family, mark in marks.items():

@@ -26,8 +26,8 @@ class Rule:
       torch: name; ``{i}`` stands for the number of a block, whose arrays are stacked.
       path: parameter path.
       kind: "vector" (as it is), "statistic" (so too; a running average, no parameter), "linear"
-        (out, in) <-> (in, out), "conv" (out, in, ...) <-> (..., in, out), "table" (1, N, D) <-> the
-        shape of the parameter.
+        (out, in[, 1, 1, 1]) <-> (in, out), "conv" (out, in, ...) <-> (..., in, out), "table"
+        (1, N, D) <-> the shape of the parameter.
       part: (k, n): the torch array is the k-th of n equal parts of the last axis.
     """
 
@@ -57,7 +57,7 @@ def dense_rules(torch: str, path: str) -> list[Rule]:
 def to_jax(array: np.ndarray, kind: Kind) -> np.ndarray:
     """Torch layout to ours ("table" is reshaped later, when the target's shape is known)."""
     if kind == "linear":
-        return array.T
+        return array.reshape(array.shape[:2]).T  # a 1x1x1 convolution is one too
     if kind == "conv":
         return np.moveaxis(array, (0, 1), (-1, -2))
     return array

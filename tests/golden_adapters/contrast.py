@@ -11,8 +11,8 @@ import optax
 from jaxvid.augment.jitter import ClipAugment
 from jaxvid.core import trees
 from jaxvid.core.types import Context
-from jaxvid.interop.families import family_rules
-from jaxvid.interop.rules import dense_rules, export_state, import_state, split_statistics, under
+from jaxvid.interop.method_families import coclr_rules, tubelet_rules
+from jaxvid.interop.rules import export_state, import_state, split_statistics
 from jaxvid.losses import contrastive
 from jaxvid.methods.coclr import CoCLR, without_self
 from jaxvid.methods.moco import MoCo, UberNCE, self_and
@@ -20,19 +20,6 @@ from tests.golden_adapters.backbones import clip_order, tubelet
 from tests.golden_fixture import Fixture
 
 PLAIN = ClipAugment(flip=0.0, jitter=0.0, grey=0.0, blur=0.0)
-
-
-def coclr_rules(net: str) -> list:
-    """Names of CoCLR's network ``net``, such as "encoder_q"."""
-    heads = [*dense_rules("2", "head/hidden"), *dense_rules("4", "head/out")]
-    return under([*under(family_rules("vcop"), "0.", ""), *heads], f"{net}.", "")
-
-
-def tubelet_rules(net: str) -> list:
-    encoder, head = {"q": ("backbone.", "fc."), "k": ("key_encoder.", "key_fc.")}[net]
-    heads = [*dense_rules("0", "head/hidden"), *dense_rules("2", "head/out")]
-    rules = under(family_rules("tubelet_r2plus1d"), encoder, "")
-    return rules + under(heads, head, "")
 
 
 class Step:
@@ -199,7 +186,7 @@ def _network(c: dict):
 
 def coclr_infonce(fixture: Fixture, kind: type[MoCo] = MoCo) -> None:
     c = fixture.config
-    rules = {"q": coclr_rules("encoder_q"), "k": coclr_rules("encoder_k")}
+    rules = {"q": coclr_rules("vcop"), "k": coclr_rules("vcop", "encoder_k")}
     step = Step(fixture, _method(kind, c, _network(c)), rules, optax.sgd(c["sgd_lr"]))
     for number in (1, 2):
         labels = step.extra["queue"].get("label")
@@ -214,8 +201,8 @@ def coclr_infonce(fixture: Fixture, kind: type[MoCo] = MoCo) -> None:
 
 def coclr_coclr(fixture: Fixture) -> None:
     c = fixture.config
-    rules = {"q": coclr_rules("encoder_q"), "k": coclr_rules("encoder_k"),
-             "sampler": coclr_rules("sampler")}  # fmt: skip
+    rules = {"q": coclr_rules("vcop"), "k": coclr_rules("vcop", "encoder_k"),
+             "sampler": coclr_rules("vcop", "sampler")}  # fmt: skip
     method = _method(CoCLR, c, _network(c), topk=c["topk"], self_mask=0.5)
     step = Step(fixture, method, rules, optax.sgd(c["sgd_lr"]))
     before = trees.flatten(step.extra["sampler"])
@@ -265,7 +252,8 @@ def tubelet_moco(fixture: Fixture) -> None:
         optax.add_decayed_weights(c["weight_decay"]),
         optax.sgd(c["lr"], momentum=0.9),
     )
-    rules = {name: tubelet_rules(name) for name in "qk"}
+    net = "tubelet_r2plus1d"
+    rules = {"q": tubelet_rules(net), "k": tubelet_rules(net, "key_encoder.", "key_fc.")}
     step = Step(fixture, _method(MoCo, c, encoder), rules, tx)
     for number in (1, 2):
         _, loss, grads = step.run(number)

@@ -11,15 +11,8 @@ import numpy as np
 import optax
 
 from jaxvid.core import trees
-from jaxvid.interop.families import family_rules
-from jaxvid.interop.rules import (
-    Rule,
-    dense_rules,
-    export_state,
-    import_state,
-    split_statistics,
-    under,
-)
+from jaxvid.interop.method_families import METHOD_FAMILIES, gru_rules
+from jaxvid.interop.rules import Rule, export_state, import_state, split_statistics
 from jaxvid.losses import predictive
 from jaxvid.methods.dpc import DPC, MemDPC
 from jaxvid.models.backbone_config import backbone_config
@@ -28,38 +21,7 @@ from jaxvid.models.recurrent import ConvGRU
 from tests.golden_adapters.backbones import MEAN, STD
 from tests.golden_fixture import Fixture
 
-
-def conv_rules(torch: str, path: str) -> list[Rule]:
-    return [
-        Rule(f"{torch}.weight", f"{path}/kernel", "conv"),
-        Rule(f"{torch}.bias", f"{path}/bias"),
-    ]
-
-
-def gru_rules(torch: str, path: str) -> list[Rule]:
-    gates = {"update": "update_gate", "reset": "reset_gate", "candidate": "out_gate"}
-    return [
-        rule
-        for i in range(2)
-        for ours, theirs in gates.items()
-        for rule in conv_rules(f"{torch}ConvGRUCell_0{i}.{theirs}", f"{path}cells_{i}/{ours}")
-    ]
-
-
-RULES = [
-    *under(family_rules("resnet2d3d"), "backbone.", ""),
-    *gru_rules("agg_f.", "aggregator/"),
-    *gru_rules("agg_b.", "aggregator_back/"),
-    *conv_rules("network_pred.0", "predictor/hidden"),
-    *conv_rules("network_pred.2", "predictor/out"),
-    Rule("mb", "memory/slots"),
-    Rule("final_bn.weight", "norm/scale"),
-    Rule("final_bn.bias", "norm/bias"),
-    Rule("final_bn.running_mean", "norm/mean", "statistic"),
-    Rule("final_bn.running_var", "norm/var", "statistic"),
-    *dense_rules("final_fc.1", "head"),
-]
-ONE_WAY = [*gru_rules("agg.", "aggregator/"), *RULES]  # the first name of a path is exported
+RULES, ONE_WAY = METHOD_FAMILIES["memdpc"], METHOD_FAMILIES["dpc"]
 
 
 def last(array) -> np.ndarray:
