@@ -1,6 +1,6 @@
 """AdaMAE pretraining, ViT-B, HMDB51 (split 1), 400 epochs.
 
-python -m jaxvid.main --config=configs/adamae_hmdb51.py \\
+python -m jaxvid.main --config=configs/adamae_hmdb51.py \
     --config.data.manifest=hmdb51.csv --workdir=runs/adamae_hmdb51
 Variants after a colon: S B L H, rho=0.95, small (15 % of the training videos), smoke.
 Quoted from the thesis (fine-tuned top-1 / top-5, rho 0.9): 39.13 / 72.33.

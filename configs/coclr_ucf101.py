@@ -1,6 +1,6 @@
 """CoCLR, one stage: S3D, UCF101 split 1, 100 epochs; the other view's network finds positives.
 
-python -m jaxvid.main --workdir=runs/coclr_rgb1 --config.data.manifest=flow/manifest.csv \\
+python -m jaxvid.main --workdir=runs/coclr_rgb1 --config.data.manifest=flow/manifest.csv \
     --config=configs/coclr_ucf101.py:own=runs/infonce_rgb,sampler=runs/infonce_flow
 Words after the colon: own=, sampler= (runs of the trained and of the other view; needed), flow
 (trains the flow network), k400 (Kinetics-400: 16,384 keys, 50 epochs), smoke (both views are RGB;

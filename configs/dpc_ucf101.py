@@ -1,6 +1,6 @@
 """Dense predictive coding: 2D3D-ResNet-18 at 128 px, 8 blocks of 5 frames at stride 3, UCF101.
 
-python -m jaxvid.main --config=configs/dpc_ucf101.py:method=memdpc \\
+python -m jaxvid.main --config=configs/dpc_ucf101.py:method=memdpc \
     --config.data.manifest=ucf101.csv --workdir=runs/memdpc
 Words after the colon: method=dpc|memdpc; depth=18|34 (34 at 224 px); k400 (Kinetics-400); flow
 (memdpc, with the manifest of make_flow); predict=3 (4, started from a run with 3, is the paper's

@@ -1,6 +1,6 @@
 """Fine-tuning or linear probe of a predictive network: 2D3D-ResNet-18 at 128 px, UCF101 split 1.
 
-python -m jaxvid.main --config=configs/finetune_dpc_ucf101.py:method=memdpc \\
+python -m jaxvid.main --config=configs/finetune_dpc_ucf101.py:method=memdpc \
     --config.data.manifest=ucf101.csv --config.init_from=runs/memdpc --workdir=runs/ft
 Words after the colon: method=dpc|memdpc (which one init_from holds); linear (frozen encoder and
 aggregator: batch norm and linear layer, 100 epochs); depth=18|34 (34 at 224 px); hmdb51; flow (with

@@ -1,6 +1,6 @@
 """Fine-tuning for action recognition, ViT-B, HMDB51 split 1, 100 epochs.
 
-python -m jaxvid.main --config=configs/finetune_hmdb51.py \\
+python -m jaxvid.main --config=configs/finetune_hmdb51.py \
     --config.data.manifest=hmdb51.csv --config.init_from=runs/tats_hmdb51 --workdir=runs/ft_hmdb51
 Variants after a colon: S B L H, small (15 % of the training videos), smoke.
 Linear probing: --config.method.trains="(fc_norm|head)/.*" --config.method.drop_path=0

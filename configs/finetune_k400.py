@@ -1,6 +1,6 @@
 """Fine-tuning for action recognition, ViT-B, Kinetics-400, 100 epochs.
 
-python -m jaxvid.main --config=configs/finetune_k400.py \\
+python -m jaxvid.main --config=configs/finetune_k400.py \
     --config.data.manifest=k400.csv --config.init_from=runs/tats_k400 --workdir=runs/ft_k400
 Variants after a colon: S B L H, small (15 % of the training videos), smoke.
 Linear probing: --config.method.trains="(fc_norm|head)/.*" --config.method.drop_path=0

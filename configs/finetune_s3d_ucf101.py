@@ -1,6 +1,6 @@
 """Fine-tuning or linear probe of a convolutional encoder, S3D, UCF101 split 1.
 
-python -m jaxvid.main --config=configs/finetune_s3d_ucf101.py \\
+python -m jaxvid.main --config=configs/finetune_s3d_ucf101.py \
     --config.data.manifest=ucf101.csv --config.init_from=runs/coclr_rgb2 --workdir=runs/ft
 Variants after a colon: linear (frozen encoder; unit length, batch norm, linear layer; 100 epochs),
 hmdb51, flow (with the manifest of make_flow), smoke. Two streams together:

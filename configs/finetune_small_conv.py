@@ -1,6 +1,6 @@
 """Fine-tuning of configs/small_conv.py's encoder on a few hundred labelled videos of one's own.
 
-python -m jaxvid.main --config=configs/finetune_small_conv.py \\
+python -m jaxvid.main --config=configs/finetune_small_conv.py \
     --config.data.manifest=my.csv --config.init_from=runs/moco --workdir=runs/ft
 Word after the colon: smoke. No flips: labels may name a direction. Crops keep 70 % of the picture.
 Weights: config.init_from; without it from scratch.

@@ -1,6 +1,6 @@
 """Fine-tuning for action recognition, ViT-B, Something-Something v2, 100 epochs.
 
-python -m jaxvid.main --config=configs/finetune_ssv2.py \\
+python -m jaxvid.main --config=configs/finetune_ssv2.py \
     --config.data.manifest=ssv2.csv --config.init_from=runs/tats_ssv2 --workdir=runs/ft_ssv2
 Variants after a colon: S B L H, small (15 % of the training videos), smoke.
 Linear probing: --config.method.trains="(fc_norm|head)/.*" --config.method.drop_path=0

@@ -1,6 +1,6 @@
 """Fine-tuning for action recognition, ViT-B, UCF101 split 1, 100 epochs.
 
-python -m jaxvid.main --config=configs/finetune_ucf101.py \\
+python -m jaxvid.main --config=configs/finetune_ucf101.py \
     --config.data.manifest=ucf101.csv --config.init_from=runs/tats_ucf101 --workdir=runs/ft_ucf101
 Variants after a colon: S B L H, small (15 % of the training videos), smoke.
 Linear probing: --config.method.trains="(fc_norm|head)/.*" --config.method.drop_path=0

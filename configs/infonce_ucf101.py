@@ -1,6 +1,6 @@
 """InfoNCE (MoCo on clips of one second) pretraining, S3D, UCF101 split 1, 300 epochs.
 
-python -m jaxvid.main --config=configs/infonce_ucf101.py \\
+python -m jaxvid.main --config=configs/infonce_ucf101.py \
     --config.data.manifest=ucf101.csv --workdir=runs/infonce_rgb
 Words after the colon: method=infonce|ubernce|simclr (ubernce: all clips of a class are positives;
 simclr: negatives from the batch), flow (with the manifest of make_flow), k400 (Kinetics-400: 16,384

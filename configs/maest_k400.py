@@ -1,6 +1,6 @@
 """MAE-ST pretraining (random space-time masks), ViT-L, Kinetics-400, 100 epochs x 4 repeats.
 
-python -m jaxvid.main --config=configs/maest_k400.py \\
+python -m jaxvid.main --config=configs/maest_k400.py \
     --config.data.manifest=k400.csv --workdir=runs/maest_k400
 Variants after a colon: S B L H, rho=0.9, small (15 % of the training videos), smoke.
 Expected result: none is quoted; the recipe is the recommended command of the public code.

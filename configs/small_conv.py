@@ -1,6 +1,6 @@
 """Contrastive, predictive and speed methods on a few hundred videos of one's own, on a laptop.
 
-python -m jaxvid.main --config=configs/small_conv.py:method=moco \\
+python -m jaxvid.main --config=configs/small_conv.py:method=moco \
     --config.data.manifest=packed/manifest.csv --workdir=runs/moco
 Words after the colon: method=moco|simclr|ubernce|coclr|tubelet|dpc|memdpc|speed|pace|order|random
 (random = the initial weights, no training); flow (moco and coclr, with the manifest of make_flow);

@@ -1,6 +1,6 @@
 """Speediness change classification and localisation: R(2+1)D (one block per stage), UCF101 split 1.
 
-python -m jaxvid.main --config=configs/speed_ucf101.py \\
+python -m jaxvid.main --config=configs/speed_ucf101.py \
     --config.data.manifest=ucf101.csv --workdir=runs/speed
 Words after the colon: task=fine|fine_by_class|coarse|pace (coarse: eight classes, no location;
 pace: the baseline), order (clip order prediction, the other baseline), net=r21d|r3d|c3d, alone (no

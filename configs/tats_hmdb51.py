@@ -1,6 +1,6 @@
 """TATS pretraining, ViT-B, HMDB51 (split 1), 400 epochs.
 
-python -m jaxvid.main --config=configs/tats_hmdb51.py \\
+python -m jaxvid.main --config=configs/tats_hmdb51.py \
     --config.data.manifest=hmdb51.csv --workdir=runs/tats_hmdb51
 Variants after a colon: S B L H, rho=0.95, small (15 % of the training videos), smoke.
 Quoted from the thesis (fine-tuned top-1 / top-5, rho 0.9): 41.28 / 73.76.

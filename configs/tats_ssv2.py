@@ -1,6 +1,6 @@
 """TATS pretraining, ViT-B, Something-Something v2, 400 epochs.
 
-python -m jaxvid.main --config=configs/tats_ssv2.py \\
+python -m jaxvid.main --config=configs/tats_ssv2.py \
     --config.data.manifest=ssv2.csv --workdir=runs/tats_ssv2
 Variants after a colon: S B L H, rho=0.95, small (15 % of the training videos), smoke.
 Quoted from the thesis (fine-tuned top-1 / top-5, rho 0.95, full set, 400 epochs): 65.82 / 88.50.

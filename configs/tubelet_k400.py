@@ -1,6 +1,6 @@
 """Tubelet contrast: R(2+1)D-18, 16 frames at 112 px, Kinetics-400, 100 epochs.
 
-python -m jaxvid.main --config=configs/tubelet_k400.py \\
+python -m jaxvid.main --config=configs/tubelet_k400.py \
     --config.data.manifest=k400.csv --workdir=runs/tubelet
 Words after the colon: mini (Mini-Kinetics: batch 32, 16,384 keys), temporal (the baseline: two
 clips of one video, no tubelets), motion=none|linear|nonlinear, transform=none|scale|rotation|shear,

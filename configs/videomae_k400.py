@@ -1,6 +1,6 @@
 """VideoMAE (tube masks) pretraining, ViT-B, Kinetics-400, 400 epochs.
 
-python -m jaxvid.main --config=configs/videomae_k400.py \\
+python -m jaxvid.main --config=configs/videomae_k400.py \
     --config.data.manifest=k400.csv --workdir=runs/videomae_k400
 Variants after a colon: S B L H, rho=0.95, small (15 % of the training videos), smoke.
 Quoted from the thesis (fine-tuned top-1 / top-5, rho 0.9, 15 % subset): 41.79 / 68.62.

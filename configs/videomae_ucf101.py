@@ -1,6 +1,6 @@
 """VideoMAE (tube masks) pretraining, ViT-B, UCF101 (split 1), 400 epochs.
 
-python -m jaxvid.main --config=configs/videomae_ucf101.py \\
+python -m jaxvid.main --config=configs/videomae_ucf101.py \
     --config.data.manifest=ucf101.csv --workdir=runs/videomae_ucf101
 Variants after a colon: S B L H, rho=0.95, small (15 % of the training videos), smoke.
 Quoted from the thesis (fine-tuned top-1 / top-5, rho 0.9): 76.64 / 94.29.

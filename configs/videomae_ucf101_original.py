@@ -1,6 +1,6 @@
 """VideoMAE on UCF101 as its authors train it: 3200 epochs, rho 0.75, stride 4, twice the rate.
 
-python -m jaxvid.main --config=configs/videomae_ucf101_original.py \\
+python -m jaxvid.main --config=configs/videomae_ucf101_original.py \
     --config.data.manifest=ucf101.csv --workdir=runs/videomae_ucf101_original
 Variants after a colon: S B L H, rho=0.75, small (15 % of the training videos), smoke.
 Recipe quoted from the public code; configs/videomae_ucf101.py is the one of the thesis.

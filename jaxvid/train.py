@@ -63,7 +63,11 @@ def train(config, workdir: str | Path, *, quiet: bool = False, devices=None) -> 
     total, lead = run.info.total_steps, jax.process_index() == 0
     workdir = prepare_workdir(workdir)
     saver = Checkpointer(workdir, run.config.checkpoint.keep)
-    state, start, matches = restore_or_init(run, saver)
+    try:
+        state, start, matches = restore_or_init(run, saver)
+    except UserError:
+        saver.abandon()
+        raise
     first = int(state.step)
     flops = banner.step_flops(run)
     text = banner.make_banner(run, flops, start, matches)

@@ -200,6 +200,7 @@ def test_co_training_starts_from_two_runs(kinds, tmp_path):
 def test_co_training_without_a_sampler_says_so(tmp_path):
     with pytest.raises(ConfigError, match=r"config\.init_from: .*under extra/sampler/"):
         train(get_config("coclr_ucf101", "smoke"), tmp_path, quiet=True)
+    assert not list(tmp_path.iterdir())
 
 
 STAGED = ("coclr_ucf101",)  # need runs to start from

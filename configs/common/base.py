@@ -57,6 +57,19 @@ def words(arg: str | None, **defaults: Any) -> dict[str, Any]:
     return found
 
 
+def pixel_statistics(words: dict[str, Any]) -> dict[str, tuple[float, ...]]:
+    """Overrides of a sweep from its words ``mean=`` and ``std=``; nothing without them.
+
+    Raises:
+      ConfigError: a mean without a deviation.
+    """
+    if words["mean"] and not words["std"]:
+        raise ConfigError("'mean=' after the colon needs 'std=' beside it")
+    if not words["std"]:
+        return {}
+    return {f"method.{name}": (words[name],) * 3 for name in ("mean", "std")}
+
+
 def parse(arg: str | None, without: Sequence[str] = (), **defaults: Any) -> Variant:
     """Variant named by a config's argument; ``without`` names fields that don't apply.
 

@@ -1,6 +1,6 @@
 """Contrastive, predictive and speed methods beside VideoMAE and initial weights, equal seconds.
 
-python -m launch.sweep configs/sweeps/small_conv.py:manifest=flow/manifest.csv,flow \\
+python -m launch.sweep configs/sweeps/small_conv.py:manifest=flow/manifest.csv,flow \
     --out=runs/conv --jobs=2
 Words after the colon: manifest=FILE (needed); flow (the manifest of make_flow: adds CoCLR and the
 contrast of flow it starts from); seconds=N of training per pretraining run; epochs=N of
@@ -20,8 +20,7 @@ def get_sweep(arg=""):
         arg, manifest="", flow=False, seconds=40.0, epochs=20.0, mean=0.0, std=0.0, floor=0.0
     )
     data = {"data.manifest": words["manifest"]} if words["manifest"] else {}
-    if words["std"]:
-        data |= {f"method.{name}": (words[name],) * 3 for name in ("mean", "std")}
+    data |= base.pixel_statistics(words)
     timed = {**data, "epochs": 10_000.0, "max_seconds": words["seconds"]}
     pretrain, conv, vit = [], "configs/small_conv.py:method=", "configs/small_video.py:method="
 

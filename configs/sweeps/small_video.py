@@ -1,6 +1,6 @@
 """TATS, AdaMAE, VideoMAE and the initial weights on one's own small data set, three seeds.
 
-python -m launch.sweep configs/sweeps/small_video.py:manifest=packed/manifest.csv \\
+python -m launch.sweep configs/sweeps/small_video.py:manifest=packed/manifest.csv \
     --out=runs/small --jobs=2
 Argument after the colon: manifest=FILE (needed); epochs=N of pretraining; mean=M, std=S of the
 pixels, from 0 to 1, as check_data prints them (default: those of ImageNet); videomae=F, adamae=F
@@ -10,7 +10,6 @@ Every pretraining is judged frozen (kNN, linear, attentive), then fine-tuned.
 """
 
 from configs.common import base
-from jaxvid.core.config import ConfigError
 
 METHODS = ("random", "videomae", "adamae", "tats")
 
@@ -20,10 +19,7 @@ def get_sweep(arg=""):
         arg, manifest="", epochs=20.0, mean=0.0, std=0.0, videomae=0.0, adamae=0.0, floor=0.0
     )
     data = {"data.manifest": words["manifest"]} if words["manifest"] else {}
-    if words["mean"] and not words["std"]:
-        raise ConfigError("'mean=' after the colon needs 'std=' beside it")
-    if words["std"]:
-        data |= {f"method.{name}": (words[name],) * 3 for name in ("mean", "std")}
+    data |= base.pixel_statistics(words)
     epochs = words["epochs"]
     pretrain, finetune = "configs/small_video.py:method=", "configs/finetune_small_video.py"
 

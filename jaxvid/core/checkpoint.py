@@ -82,6 +82,12 @@ class Checkpointer:
         self.wait()
         self._manager.close()
 
+    def abandon(self) -> None:
+        """Close, and remove the folder if nothing is in it: a refused run leaves no trace."""
+        self.close()
+        if jax.process_index() == 0 and not any(self.folder.iterdir()):
+            self.folder.rmdir()
+
     def meta(self, step: int) -> dict:
         """What was stored beside the arrays."""
         return self._manager.restore(step, args=ocp.args.Composite(meta=ocp.args.JsonRestore()))[

@@ -77,8 +77,9 @@ def run_evals(
       weights: "raw" or "ema": which weights ``ctx`` holds.
 
     Returns:
-      One row per evaluator: "step", "eval", "weights", "metrics", "seconds"; and "unreadable",
-      videos by split that couldn't be read and stand in no denominator, if there are any.
+      One row per evaluator: "step", "eval", "weights", "metrics", "videos" (how many were judged),
+      "seconds"; and "unreadable", videos by split that couldn't be read and stand in no
+      denominator, if there are any.
 
     Raises:
       ConfigError: see :func:`make_evaluators`.
@@ -99,6 +100,7 @@ def run_evals(
             "eval": name,
             "weights": weights,
             "metrics": {k: float(v) for k, v in result.metrics.items()},
+            "videos": len(next(iter(result.per_example.values()), ())),
             "seconds": round(time.perf_counter() - start, 3),
         }
         unread = {split: len(m) for split, m in ctx.missing.items() if len(m)}
@@ -136,6 +138,9 @@ def format_table(rows: list[Mapping[str, Any]]) -> str:
             lines.append(
                 f"{row['eval']:<{width}}{row['weights']:<9}{name:<20}{digits:>10}{beside:>10}"
             )
+    judged = sorted({row["videos"] for row in rows if row.get("videos")})
+    if judged:
+        lines.append(f"videos judged: {', '.join(map(str, judged))}")
     unread = {k: n for row in rows for k, n in row.get("unreadable", {}).items()}
     lines += [f"note: {n} unreadable videos of '{k}' are not counted" for k, n in unread.items()]
     return "\n".join(lines)

@@ -124,7 +124,9 @@ def _evaluations(run: RunFiles) -> str:
         metrics = list(dict.fromkeys(m for r in rows for m in r["metrics"]))
         body = [[r["weights"], r["step"], *(r["metrics"].get(m) for m in metrics)] for r in rows]
         header = ["weights", "step", *(m.replace("_", " ") for m in metrics)]
-        parts += [f"<h3>{html.escape(name)}</h3>", html.table(header, body)]
+        judged = rows[-1].get("videos")
+        soft = f' <span class="soft">{judged:,} videos</span>' if judged else ""
+        parts += [f"<h3>{html.escape(name)}{soft}</h3>", html.table(header, body)]
     figures = curves.eval_curves(run)
     if figures:
         parts.append("<h3>During training</h3>")

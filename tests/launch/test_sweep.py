@@ -211,13 +211,25 @@ def test_mistakes_in_flags_are_named(write, tmp_path, capsys, flag, message):
     assert not (tmp_path / "o").exists()
 
 
-def test_pixel_statistics_reach_every_run_of_the_small_sweep():
-    path = str(ROOT / "configs/sweeps/small_video.py")
+@pytest.mark.parametrize("name", ["small_video", "small_conv"])
+def test_pixel_statistics_reach_every_run_of_the_small_sweeps(name):
+    path = str(ROOT / f"configs/sweeps/{name}.py")
     jobs = sweep.make_jobs(sweep.read_sweep(f"{path}:mean=0.05,std=0.2"), "o", seeds=[0])
     for name, value in (("mean", 0.05), ("std", 0.2)):
         assert all(f"--config.method.{name}={(value,) * 3}" in job.flags for job in jobs)
     with pytest.raises(ConfigError, match="needs 'std='"):
         sweep.read_sweep(f"{path}:mean=0.05")
+
+
+def test_methods_of_the_convolutional_sweep_train_for_equal_seconds():
+    path = str(ROOT / "configs/sweeps/small_conv.py:flow,seconds=7,mean=0.1,std=0.2")
+    jobs = {job.name: job for job in sweep.make_jobs(sweep.read_sweep(path), "o", seeds=[0])}
+    timed = {name for name, job in jobs.items() if "--config.max_seconds=7.0" in job.flags}
+    pretrained = {name for name in jobs if not name.startswith("random") and "_tuned" not in name}
+    assert timed == pretrained >= {"moco", "coclr", "memdpc", "videomae"}
+    assert [w.parent.name for w in jobs["coclr"].needs] == ["moco", "flow"]
+    assert not any("method.mean" in flag for flag in jobs["flow"].flags)
+    assert "flow_tuned" not in jobs
 
 
 def test_stored_sweeps_are_valid():

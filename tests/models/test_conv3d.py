@@ -10,7 +10,7 @@ import pytest
 
 from jaxvid.core.config import ConfigError
 from jaxvid.core.flops import count_flops
-from jaxvid.models.conv3d import Conv3d, conv3d, max_pool
+from jaxvid.models.conv3d import TAPS_CHANNELS, TAPS_PLACES, Conv3d, conv3d, max_pool
 
 pool = jax.jit(max_pool, static_argnames=("window", "stride", "padding", "fill", "ceil", "impl"))
 
@@ -219,3 +219,23 @@ def test_errors_name_the_shapes_and_the_choices():
         conv3d(CLIP[..., :2], kernel)
     with pytest.raises(ConfigError, match=r"max_pool: unknown 'fast'.*decomposed"):
         max_pool(CLIP, (1, 1, 1), (1, 1, 1), impl="fast")
+
+
+@pytest.mark.parametrize(
+    ("side", "size", "stride", "padding"),
+    [
+        (6, (1, 3, 3), (1, 2, 2), (0, 1, 1)),
+        (6, (3, 3, 3), (2, 1, 1), (1, (0, 1), 1)),
+        (10, (3, 2, 3), (1, 2, 1), (1, 0, (2, 1))),
+    ],
+)
+def test_gradients_by_places_are_those_of_one_convolution(side, size, stride, padding):
+    """From 16 channels on; for the clip only where frames are small."""
+    assert TAPS_CHANNELS == 16
+    assert 6 * 6 <= TAPS_PLACES < 10 * 10
+    x, kernel = random((2, 4, side, side, 16)), random((*size, 16, 5), seed=1)
+    forms = (
+        functools.partial(conv3d, stride=stride, padding=padding, impl=impl)
+        for impl in ("decomposed", "direct")
+    )
+    assert_equal(*(with_gradients(form, x, kernel) for form in forms))
