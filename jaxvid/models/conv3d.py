@@ -177,7 +177,9 @@ def _transpose(form, args, grad):
     x, kernel = args
     by_x = by_kernel = form
     if form.func is _conv_decomposed and kernel.shape[3] >= TAPS_CHANNELS:
-        by_kernel = functools.partial(_conv_taps, *form.args)
+        # The padding is 0, and known only with ``grad``: compilers would cut out all places during
+        # the forward pass, and keep them until now.
+        by_kernel = functools.partial(_conv_taps, *form.args, zero=0 * grad.ravel()[0])
         by_x = by_kernel if x.shape[2] * x.shape[3] <= TAPS_PLACES else form
     dx = jax.linear_transpose(lambda x: by_x(x, kernel), x)(grad)
     dkernel = jax.linear_transpose(lambda kernel: by_kernel(x, kernel), kernel)(grad)
@@ -190,9 +192,25 @@ def _conv_direct(stride, pads, x, kernel):
 
 
 def _conv_decomposed(stride, pads, x, kernel):
+    if kernel.shape[1:3] == (1, 1) and stride[0] == 1 and kernel.shape[4] <= kernel.shape[3]:
+        return _conv_time(stride, pads, x, kernel)
     x = jnp.pad(x, ((0, 0), pads[0], *[(0, 0)] * 3))
     frames = _shifts(x, 1, kernel.shape[0], stride[0])
     return sum(_conv_frames(stride[1:], pads[1:], f, k) for f, k in zip(frames, kernel))
+
+
+def _conv_time(stride, pads, x, kernel):
+    """One product gives every frame's part in all its neighbours; the parts are shifted."""
+    parts = _conv_frames(stride[1:], pads[1:], x, jnp.concatenate(list(kernel), -1))
+    (before, after), last = pads[0], kernel.shape[0] - 1
+    out = 0.0
+    for i in range(last + 1):
+        # Negative widths cut off: frames beyond the clip, channels of the other parts.
+        in_time = (before - i, after - (last - i), 0)
+        channels = (-i * kernel.shape[4], -(last - i) * kernel.shape[4], 0)
+        widths = [(0, 0, 0), in_time, (0, 0, 0), (0, 0, 0), channels]
+        out += lax.pad(parts, np.zeros((), x.dtype), widths)
+    return out
 
 
 def _conv_frames(stride, pads, x, kernel):
@@ -207,9 +225,9 @@ def _conv_frames(stride, pads, x, kernel):
     return out.reshape(*x.shape[:2], *out.shape[1:])
 
 
-def _conv_taps(stride, pads, x, kernel):
+def _conv_taps(stride, pads, x, kernel, zero=0.0):
     """The same sums as a matrix product for every place of the kernel."""
-    x = jnp.pad(x, ((0, 0), *pads, (0, 0)))
+    x = jnp.pad(x, ((0, 0), *pads, (0, 0)), constant_values=zero)
     out = 0.0
     for place in np.ndindex(kernel.shape[:3]):
         seen = x

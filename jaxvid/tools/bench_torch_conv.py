@@ -90,18 +90,19 @@ def s3d():
 NETS = {"r2plus1d_18": r2plus1d_18, "s3d": s3d}
 
 
-def make_step(name: str, classes: int, label, *, bf16: bool):
+def make_step(name: str, classes: int, label, lr: float, *, bf16: bool):
     """One step of SGD with momentum on a clip (B, 3, T, H, W); returns the loss.
 
     Args:
       name: key of ``NETS``.
       classes: of the head.
       label: (B,) classes of the clips.
+      lr: learning rate.
       bf16: autocast.
     """
     layers, width = NETS[name]()
     model = nn.Sequential(*layers, nn.AdaptiveAvgPool3d(1), nn.Flatten(), nn.Linear(width, classes))
-    optimiser = torch.optim.SGD(model.parameters(), 0.01, 0.9, weight_decay=1e-4)
+    optimiser = torch.optim.SGD(model.parameters(), lr, 0.9, weight_decay=1e-4)
     label = torch.as_tensor(label, dtype=torch.long)
 
     def step(video):
