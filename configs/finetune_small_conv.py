@@ -17,7 +17,7 @@ def get_config(arg=""):
         rrc_scale=(0.7, 1.0), rrc_ratio=(0.9, 1.11),
     )  # fmt: skip
     config.method = methods.supervised(
-        encoder=models.backbone("vcop_r21d", widths=(16, 24, 32, 64)), head_norm="batch",
+        encoder=models.small_backbone(), head_norm="batch",
         head_scale=1.0, drop_path=0.0, label_smoothing=0.0, mixup=0.0, cutmix=0.0, flip=0.0,
         erasing=0.0, randaug_layers=0,
     )  # fmt: skip

@@ -5,11 +5,11 @@ python -m jaxvid.main --config=configs/small_conv.py:method=moco \
 Words after the colon: method=moco|simclr|ubernce|coclr|tubelet|dpc|memdpc|speed|pace|order|random
 (random = the initial weights, no training); flow (moco and coclr, with the manifest of make_flow);
 own=, sampler= (coclr: runs of the trained and of the other view); smoke.
-Where it differs from the papers: an R(2+1)D network of four blocks with 16 to 64 channels, clips of
-8 frames at 48 pixels, queues of 512 keys, momentum 0.99 since runs are short, Adam at 1e-3 without
-schedule, crops of 70 % or more, no flips (labels may name a direction). Contrastive clips are
-spread over the whole video; predictive coding has 6 blocks of 3 neighbouring frames, the speed
-tasks clips of 8 frames at strides 1 to 3 (4), clip order three clips of 8.
+Where it differs from the papers: an R(2+1)D network of four blocks with 16 to 64 channels and a
+first stride of 4, clips of 8 frames at 48 pixels, queues of 512 keys, momentum 0.99 since runs are
+short, Adam at 1e-3 without schedule, crops of 70 % or more, no flips (labels may name a direction).
+Contrastive clips are spread over the whole video; predictive coding has 6 blocks of 3 neighbouring
+frames, the speed tasks clips of 8 frames at strides 1 to 3 (4), clip order three clips of 8.
 Weights: from scratch; coclr from the two runs named.
 """
 
@@ -52,7 +52,7 @@ def get_config(arg=""):
         fields["other"] = "video" if words["flow"] or words["smoke"] else "flow"
         if words["own"] and words["sampler"]:
             config.init_from = methods.co_training_start(words["own"], words["sampler"])
-    encoder = models.backbone("vcop_r21d", widths=(16, 24, 32, 64), bn_group_size=group or None)
+    encoder = models.small_backbone(bn_group_size=group or None)
     config.method = make(encoder=encoder, clip_augment=COLOURS, **fields)
     config.optim = dict(default=optim.adam(lr=1e-3, weight_decay=1e-5, schedule="constant"))
     if name == "random":

@@ -15,9 +15,8 @@ import jax
 from ml_collections import ConfigDict
 
 from jaxvid.core.config import ConfigError, UserError, choose, to_config
-from jaxvid.core.sharding import MeshConfig, make_mesh, replicated
 from jaxvid.evals import EVALS
-from jaxvid.evals.api import EvalContext, Evaluator
+from jaxvid.evals.api import Evaluator
 from jaxvid.evals.features import TokenStore
 from jaxvid.evals.run import check_evals, format_table, run_evals
 from jaxvid.model import StoredRun, change, read_run
@@ -47,13 +46,10 @@ def evaluate(
     Returns:
       Rows of :func:`jaxvid.evals.run.run_evals`.
     """
-    mesh, rows = make_mesh(MeshConfig()), []
+    rows = []
     for name in weights:
-        params, extra = jax.device_put(
-            (choose(name, stored.weights, "weights"), stored.extra), replicated(mesh)
-        )
-        context = EvalContext(
-            stored.method, params, extra, stored.data, mesh, seed, batch_size, store or TokenStore()
+        context = stored.model(name).context(
+            seed=seed, batch_size=batch_size, store=store or TokenStore()
         )
         rows += run_evals(evaluators, context, stored.step, workdir, name)
     return rows

@@ -16,12 +16,14 @@ from ml_collections import ConfigDict
 from jaxvid.core.checkpoint import expand_init_from, init_from, load_run
 from jaxvid.core.config import ConfigError, choose, from_config
 from jaxvid.core.method import Method
+from jaxvid.core.sharding import MeshConfig, make_mesh, replicated
 from jaxvid.core.types import Batch, Features, Tree, View
 from jaxvid.data.config import DataConfig
 from jaxvid.data.images import Video
 from jaxvid.data.pipeline import cut_fixed, resolve_views
 from jaxvid.data.sources import VideoFile
 from jaxvid.data.views import resize
+from jaxvid.evals.api import EvalContext
 from jaxvid.evals.features import eval_context, eval_views, fresh_state
 from jaxvid.interop import read_checkpoint
 from jaxvid.methods import make_method
@@ -96,6 +98,12 @@ class Model:
             raise ValueError(f"clips: shape {video.shape}, expected (B, {str(expected)[1:]}")
         return {"video": video}
 
+    def context(self, **options) -> EvalContext:
+        """The network on all devices there are, for evaluators; ``options``: fields of the rest."""
+        mesh = make_mesh(MeshConfig())
+        params, extra = jax.device_put((self.params, self.extra), replicated(mesh))
+        return EvalContext(self.method, params, extra, self.data, mesh, **options)
+
     def _cut(self, video: Video, views: Mapping[str, View], clips: int, crops: int) -> Batch:
         view = views["video"]
         side = max(self.data.short_side or view.size, 0)
@@ -154,17 +162,14 @@ def load(
       CheckpointError: nothing to read there.
       ConfigError: unknown weights or settings, or a PyTorch file without a config.
     """
-    stored = read_run(path, step=step, config=config, settings=settings)
-    if weights not in stored.weights:
-        have = ", ".join(stored.weights)
-        raise ConfigError(f"{path}: no '{weights}' weights (it has: {have})")
-    return stored.model(weights)
+    return read_run(path, step=step, config=config, settings=settings).model(weights)
 
 
 @dataclass(frozen=True)
 class StoredRun:
     """What a checkpoint holds: config, and every set of weights by name ("raw", "ema")."""
 
+    path: str
     config: ConfigDict
     method: Method
     data: DataConfig
@@ -174,7 +179,10 @@ class StoredRun:
     notes: tuple[str, ...] = ()
 
     def model(self, weights: str) -> Model:
-        """The network with one of its sets of weights."""
+        """The network with one of its sets of weights; ConfigError for any other."""
+        if weights not in self.weights:
+            have = ", ".join(self.weights)
+            raise ConfigError(f"{self.path}: no '{weights}' weights (it has: {have})")
         return Model(
             self.method, self.weights[weights], self.extra, self.data, self.config, self.step
         )
@@ -201,14 +209,14 @@ def read_run(
         config = change(config, settings)
         method, data = make_parts(config)
         params, extra, notes = _import(path, method, data)
-        return StoredRun(config, method, data, {"raw": params}, extra, 0, notes)
+        return StoredRun(str(path), config, method, data, {"raw": params}, extra, 0, notes)
     stored, params, extra, ema, step = load_run(path, step)
     config = change(stored if config is None else config, settings)
     if config.method.get("num_classes") == 0:  # "from the manifest": the run has looked it up
         config.method.num_classes = stored.method.get("num_classes", 0)
     method, data = make_parts(config)
     weights = {"raw": params} | ({"ema": ema} if ema is not None else {})
-    return StoredRun(config, method, data, weights, extra, step)
+    return StoredRun(str(path), config, method, data, weights, extra, step)
 
 
 def make_parts(config: ConfigDict) -> tuple[Method, DataConfig]:

@@ -17,3 +17,8 @@ def vit(size: str = "B", **overrides: Any) -> ConfigDict:
 def backbone(size: str = "s3d", **overrides: Any) -> ConfigDict:
     """Convolutional network of a named size (see ``backbone_config``) with fields replaced."""
     return to_config(backbone_config(size, **overrides))
+
+
+def small_backbone(**fields: Any) -> ConfigDict:
+    """R(2+1)D of four blocks with 16 to 64 channels, a first stride of 4: for a laptop's CPU."""
+    return backbone("vcop_r21d", widths=(16, 24, 32, 64), stem_stride=(1, 4, 4), **fields)

@@ -198,6 +198,7 @@ class Evaluator:
 
     uses_tokens: ClassVar[bool] = False
     uses_labels: ClassVar[bool] = True
+    one_view: ClassVar[bool] = False  # reads the clip in the middle, whatever the views
     needs: ClassVar[str] = "encode"  # the function of the method that it calls
 
     every_epochs: float = 0.0

@@ -63,6 +63,7 @@ class Motion(Evaluator):
     """
 
     uses_labels: ClassVar[bool] = False
+    one_view: ClassVar[bool] = True
     needs: ClassVar[str] = "inspect"
 
     def run(self, ctx: EvalContext) -> EvalResult:

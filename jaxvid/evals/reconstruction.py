@@ -70,6 +70,7 @@ class Reconstruction(Evaluator):
     """
 
     uses_labels: ClassVar[bool] = False
+    one_view: ClassVar[bool] = True
     needs: ClassVar[str] = "reconstruct"
 
     patterns: tuple[str, ...] = ("random", "tube")
@@ -80,8 +81,6 @@ class Reconstruction(Evaluator):
             choose(pattern, PATTERNS, "reconstruction.patterns")
         if not self.patterns or not 0 < self.rho < 1:
             raise ConfigError(f"reconstruction: needs a pattern and 0 < rho < 1, got {self}")
-        if self.clips != 1 or self.crops != 1:
-            raise ConfigError("reconstruction: clips and crops must be 1")
 
     def run(self, ctx: EvalContext) -> EvalResult:
         losses = partial(

@@ -88,9 +88,7 @@ def run_evals(
     ready = {n: e for n, e in evals_config.items() if isinstance(e, Evaluator)}
     ready |= make_evaluators({n: e for n, e in evals_config.items() if n not in ready})
     mine = {name: ready[name] for name in evals_config if weights in ready[name].weights}
-    ctx.keep_tokens = frozenset(
-        (e.clips, e.crops, e.windows) for e in mine.values() if e.uses_tokens
-    )
+    ctx.keep_tokens = frozenset(tuple(e.views.values()) for e in mine.values() if e.uses_tokens)
     rows = []
     for name, evaluator in mine.items():
         start = time.perf_counter()
@@ -184,6 +182,16 @@ def check_evals(
             raise ConfigError(
                 f"config.evals.{name}: method {type(method).__name__} has no "
                 f"'{evaluator.needs}'; leave this evaluator out"
+            )
+        if evaluator.one_view and evaluator.views != Evaluator().views:
+            raise ConfigError(
+                f"config.evals.{name}: reads one clip of every video, so clips and crops must be 1 "
+                "and windows False"
+            )
+        if evaluator.windows and evaluator.uses_tokens:
+            raise ConfigError(
+                f"config.evals.{name}.windows: reads tokens in their order; windows that overlap "
+                "are for evaluators that average over them"
             )
         if data is not None and evaluator.uses_labels:
             check_labels(data, f"config.evals.{name}")

@@ -7,7 +7,7 @@ from jaxvid.core.config import check
 from jaxvid.core.types import Batch, Features, Tree, View
 from jaxvid.methods.supervised import Supervised
 from jaxvid.models.backbone_config import BackboneConfig, backbone_config
-from jaxvid.models.predictive import PredictiveClassifier, encode_blocks
+from jaxvid.models.predictive import PredictiveClassifier
 
 
 @dataclass(frozen=True)
@@ -22,7 +22,7 @@ class SupervisedBlocks(Supervised):
       blocks, block_frames, stride: as in pretraining.
       bidirectional: two aggregators, as MemDPC has by default.
       state_drop: dropout of the aggregator's state.
-      head_norm, head_scale: given by the network: "batch" and 1.
+      head_norm: given by the network.
     """
 
     encoder: BackboneConfig = backbone_config("r2d3d_18")
@@ -38,7 +38,6 @@ class SupervisedBlocks(Supervised):
 
     def __post_init__(self):
         super().__post_init__()
-        check(self.head_scale == 1, "method.head_scale", self.head_scale, "1")
         for name in ("blocks", "block_frames", "stride"):
             check(getattr(self, name) > 0, f"method.{name}", getattr(self, name), "above 0")
         check(0 <= self.state_drop < 1, "method.state_drop", self.state_drop, "in [0, 1)")
@@ -52,14 +51,15 @@ class SupervisedBlocks(Supervised):
         """The network."""
         return PredictiveClassifier(
             self.encoder, self.block_frames, self.num_classes, self.bidirectional,
-            drop=self.head_dropout, state_drop=self.state_drop, dtype=self.dtype,
+            drop=self.head_dropout, state_drop=self.state_drop, head_scale=self.head_scale,
+            dtype=self.dtype,
         )  # fmt: skip
 
     def encode(self, params: Tree, extra: Tree, batch: Batch) -> Features:
         """Maps of all blocks, and the normalised state that the head reads."""
 
         def both(net):
-            maps = encode_blocks(net.encoder, batch["video"], self.block_frames).mean(2)
-            return Features(maps, net.features(batch["video"]))
+            maps = net.maps(batch["video"])
+            return Features(maps.mean(2), net.features(maps))
 
         return self.net().apply({"params": params, **extra}, method=both)

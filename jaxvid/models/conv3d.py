@@ -205,11 +205,10 @@ def _conv_time(stride, pads, x, kernel):
     (before, after), last = pads[0], kernel.shape[0] - 1
     out = 0.0
     for i in range(last + 1):
-        # Negative widths cut off: frames beyond the clip, channels of the other parts.
+        part = parts[..., i * kernel.shape[4] : (i + 1) * kernel.shape[4]]
+        # A negative width cuts frames off.
         in_time = (before - i, after - (last - i), 0)
-        channels = (-i * kernel.shape[4], -(last - i) * kernel.shape[4], 0)
-        widths = [(0, 0, 0), in_time, (0, 0, 0), (0, 0, 0), channels]
-        out += lax.pad(parts, np.zeros((), x.dtype), widths)
+        out += lax.pad(part, np.zeros((), x.dtype), [(0, 0, 0), in_time, *[(0, 0, 0)] * 3])
     return out
 
 

@@ -164,6 +164,7 @@ class PredictiveClassifier(nn.Module):
       num_classes: width of ``head``.
       drop: dropout before the head.
       state_drop: dropout of the aggregator's state.
+      head_scale: factor on the head's initial weights, orthogonal ones.
       config, frames, bidirectional, gain: see :class:`PredictiveNet`.
     """
 
@@ -173,6 +174,7 @@ class PredictiveClassifier(nn.Module):
     bidirectional: bool = False
     drop: float = 0.5
     state_drop: float = 0.1
+    head_scale: float = 1.0
     gain: float = 1.0
     dtype: str = "float32"
 
@@ -183,7 +185,7 @@ class PredictiveClassifier(nn.Module):
             self.aggregator_back = ConvGRU(gain=self.gain, dtype=self.dtype)
         wide = jnp.promote_types(self.dtype, jnp.float32).name
         self.norm = BatchNorm(dtype=wide)
-        init = nn.initializers.orthogonal()
+        init = nn.initializers.orthogonal(self.head_scale)
         self.head = nn.Dense(self.num_classes, dtype=wide, kernel_init=init)
 
     def __call__(
@@ -204,20 +206,24 @@ class PredictiveClassifier(nn.Module):
         """
         train_encoder = train if train_encoder is None else train_encoder
         state_keys = fold_keys(keys, 0) if train_encoder else None
-        features = self.features(video, state_keys, train, train_encoder)
+        maps = self.maps(video, train_encoder)
+        features = self.features(maps, state_keys, train)
         return self.head(dropout(features, self.drop, fold_keys(keys, 1), (0,)))
 
-    def features(
-        self,
-        video: Array,
-        keys: Array | None = None,
-        train: bool = False,
-        train_encoder: bool = False,
-    ) -> Array:
-        """Normalised features (B, D), or (B, 2 D) if ``bidirectional``; arguments as above."""
-        maps = encode_blocks(self.encoder, video, self.frames, train_encoder)
-        maps = nn.relu(maps).mean(2)
-        return self.norm(summarise(readings(self, maps), keys, self.state_drop), train)
+    def maps(self, video: Array, train: bool = False) -> Array:
+        """Feature maps (B, N, t, h, w, D) of all blocks, see :func:`encode_blocks`."""
+        return encode_blocks(self.encoder, video, self.frames, train)
+
+    def features(self, maps: Array, keys: Array | None = None, train: bool = False) -> Array:
+        """Normalised features (B, D) of ``maps``, or (B, 2 D) if ``bidirectional``.
+
+        Args:
+          maps: of :meth:`maps`.
+          keys: (B,) switch dropout of the state on.
+          train: whether the norm uses the statistics of the batch.
+        """
+        pairs = readings(self, nn.relu(maps).mean(2))
+        return self.norm(summarise(pairs, keys, self.state_drop), train)
 
 
 def encode_blocks(encoder: nn.Module, video: Array, frames: int, train: bool = False) -> Array:

@@ -87,15 +87,19 @@ def make_step(clip, patch, encoder, decoder, masked, *, bf16: bool, fused: bool)
     optimiser = torch.optim.AdamW(model.parameters(), 1e-4, (0.9, 0.95), weight_decay=0.05)
     masked = torch.tensor(masked)
 
-    def step(video):
+    def loss(video):
         with torch.no_grad():
             target = model.target(video, masked)
         with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
             predicted = model(video, masked)
-        loss = F.mse_loss(predicted.float(), target)
-        optimiser.zero_grad(set_to_none=True)
-        loss.backward()
-        optimiser.step()
-        return loss.item()
+        return F.mse_loss(predicted.float(), target)
 
-    return step
+    return lambda video: descend(optimiser, loss(video))
+
+
+def descend(optimiser, loss) -> float:
+    """One step down the gradient of ``loss``; returns its value."""
+    optimiser.zero_grad(set_to_none=True)
+    loss.backward()
+    optimiser.step()
+    return loss.item()

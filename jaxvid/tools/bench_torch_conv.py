@@ -5,6 +5,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from jaxvid.models.inception3d import MIXED
+from jaxvid.tools.bench_torch import descend
 
 
 def conv(inputs, width, kernel=(1, 1, 1), stride=(1, 1, 1)):
@@ -105,13 +106,9 @@ def make_step(name: str, classes: int, label, lr: float, *, bf16: bool):
     optimiser = torch.optim.SGD(model.parameters(), lr, 0.9, weight_decay=1e-4)
     label = torch.as_tensor(label, dtype=torch.long)
 
-    def step(video):
+    def loss(video):
         with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
             logits = model(video)
-        loss = F.cross_entropy(logits.float(), label)
-        optimiser.zero_grad(set_to_none=True)
-        loss.backward()
-        optimiser.step()
-        return loss.item()
+        return F.cross_entropy(logits.float(), label)
 
-    return step
+    return lambda video: descend(optimiser, loss(video))

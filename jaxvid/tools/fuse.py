@@ -12,31 +12,17 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-import jax
 import numpy as np
 
 from jaxvid.core.config import ConfigError, UserError
-from jaxvid.core.sharding import MeshConfig, make_mesh, replicated
 from jaxvid.evals.api import EvalContext, EvalResult
 from jaxvid.evals.finetune import MultiView, judge
 from jaxvid.evals.knn import unit
 from jaxvid.evals.metrics import paired_bootstrap
 from jaxvid.evals.retrieval import Retrieval
-from jaxvid.model import StoredRun, read_run
+from jaxvid.model import load
 
 BOTH = "both"
-
-
-def open_stream(path: str, args: argparse.Namespace) -> tuple[StoredRun, EvalContext]:
-    """A run and its weights, ready to be judged."""
-    stored = read_run(path, settings=args.set)
-    mesh = make_mesh(MeshConfig())
-    if args.weights not in stored.weights:
-        raise ConfigError(f"--weights={args.weights}: {path} has {', '.join(stored.weights)}")
-    weights = jax.device_put((stored.weights[args.weights], stored.extra), replicated(mesh))
-    return stored, EvalContext(
-        stored.method, *weights, stored.data, mesh, batch_size=args.batch_size
-    )
 
 
 def fuse_classifiers(contexts: Sequence[EvalContext], **views) -> list[EvalResult]:
@@ -100,13 +86,13 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--out", help="write the metrics as JSON to this file")
     args = parser.parse_args(argv)
     try:
-        streams = [open_stream(path, args) for path in args.runs]
-        kinds = {hasattr(stored.method, "predict") for stored, _ in streams}
+        models = [load(path, weights=args.weights, settings=args.set) for path in args.runs]
+        kinds = {hasattr(model.method, "predict") for model in models}
         if len(kinds) > 1:
             raise ConfigError("one run is a classifier, the other is not: fine-tune both or none")
         fuse = fuse_classifiers if kinds == {True} else fuse_retrieval
         views = {"clips": args.clips, "crops": args.crops, "windows": args.windows}
-        results = fuse([context for _, context in streams], **views)
+        results = fuse([m.context(batch_size=args.batch_size) for m in models], **views)
     except UserError as error:
         print(f"\n{type(error).__name__}: {error}", file=sys.stderr)
         sys.exit(2)

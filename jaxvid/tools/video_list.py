@@ -6,10 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-import jax
-
 from jaxvid.core.config import ConfigError
-from jaxvid.core.sharding import MeshConfig, make_mesh, replicated
 from jaxvid.data.config import DataConfig
 from jaxvid.evals.api import EvalContext
 from jaxvid.evals.features import TokenStore
@@ -87,10 +84,6 @@ def open_model(args: argparse.Namespace, folder: str | Path) -> tuple[Model, Eva
         settings=args.set,
     )
     data = as_data(model.data, args.videos, args.split, folder)
-    mesh = make_mesh(MeshConfig())
-    params, extra = jax.device_put((model.params, model.extra), replicated(mesh))
     store = TokenStore(getattr(args, "token_gb", 8.0))
-    context = EvalContext(
-        model.method, params, extra, data, mesh, batch_size=args.batch_size, store=store
-    )
+    context = replace(model, data=data).context(batch_size=args.batch_size, store=store)
     return model, context

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import cv2
 import jax
-import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
 
@@ -15,6 +14,7 @@ from jaxvid.core.types import Tree
 from jaxvid.evals.features import encode_batch
 from jaxvid.models.backbone_config import BackboneConfig
 from jaxvid.viz import canvas
+from jaxvid.viz.masks import overlay_heat
 
 
 def has_activations(method: Method) -> bool:
@@ -61,9 +61,8 @@ def activation_figure(video: np.ndarray, maps: np.ndarray, columns: int = 8) -> 
     """
     total, height, width = maps.shape[1:]
     picks = np.unique(np.linspace(0, total - 1, min(columns, total)).round().astype(int))
-    paint = matplotlib.colormaps["inferno"](maps)[..., :3]
-    grey = np.repeat(video.mean(-1, keepdims=True), 3, axis=-1)
-    rows = [strip for pair in zip(video, 0.4 * grey + 0.6 * paint) for strip in pair]
+    painted = overlay_heat(video, maps.reshape(len(maps), -1), maps.shape[1:], (0, 1))
+    rows = [strip for pair in zip(video, painted) for strip in pair]
     cell = 0.9
     with canvas.style():
         size = (0.4 + cell * len(picks) * width / height, cell * len(rows))

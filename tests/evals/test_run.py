@@ -99,6 +99,22 @@ def test_start_up_refuses_what_the_run_cannot_give(monkeypatch):
 
     with pytest.raises(ConfigError, match="Plain has no 'reconstruct'"):
         check_evals({"reconstruction": {}}, Plain(), has_ema=False)
+    for name, fields in (("attentive", {}), ("knn", {"pool": "change"})):
+        with pytest.raises(ConfigError, match=rf"config\.evals\.{name}\.windows: reads tokens"):
+            check_evals({name: {**fields, "windows": True}}, PixelMethod(), has_ema=False)
+
+
+@pytest.mark.parametrize("views", [{"clips": 2}, {"crops": 3}, {"windows": True}])
+def test_evaluators_of_one_clip_refuse_other_views(views):
+    @dataclass(frozen=True)
+    class Masked(Method):
+        coupling = "none"
+
+        def reconstruct(self):
+            """Only its name is asked for."""
+
+    with pytest.raises(ConfigError, match="reads one clip of every video"):
+        check_evals({"reconstruction": views}, Masked(), has_ema=False)
 
 
 def test_start_up_refuses_token_tables_that_will_not_fit(loader):

@@ -51,6 +51,8 @@ def assert_equal(found, expected, atol=1e-4):
         ((3, 1, 1), (2, 1, 1), (1, 0, 0)),
         ((3, 1, 1), (1, 2, 2), (1, 0, 0)),
         ((5, 1, 1), (3, 1, 1), (2, 0, 0)),
+        ((3, 1, 1), (1, 1, 1), ((2, 0), (0, 0), (0, 0))),
+        ((4, 1, 1), (1, 1, 1), (0, 0, 0)),
         ((1, 1, 1), (1, 1, 1), (0, 0, 0)),
         ((1, 1, 1), (2, 2, 2), (0, 0, 0)),
         ((1, 1, 1), (1, 2, 2), (0, 1, 1)),
@@ -58,8 +60,9 @@ def assert_equal(found, expected, atol=1e-4):
         ((3, 3, 3), (2, 2, 2), ((0, 1), (0, 1), (1, 0))),
     ],
 )
-def test_decomposed_is_direct(kernel, stride, padding):
-    weights = random((*kernel, 3, 4), seed=1)
+@pytest.mark.parametrize("width", [2, 4])  # less and more than the clip's 3 channels
+def test_decomposed_is_direct(kernel, stride, padding, width):
+    weights = random((*kernel, 3, width), seed=1)
     forms = [
         functools.partial(conv3d, stride=stride, padding=padding, impl=impl)
         for impl in ("direct", "decomposed")

@@ -43,18 +43,36 @@ def test_similarities_are_added(runs, tmp_path):
     assert found["both"]["R@1"] <= found["both"]["R@5"] <= found["both"]["R@10"]
 
 
-def test_sum_of_similarities_by_hand():
+def streams(*tables):
+    """Contexts whose evaluations are replaced by ``tables``."""
+    data = SimpleNamespace(manifest="videos.csv")
+    return [SimpleNamespace(data=data, table=table) for table in tables]
+
+
+def test_mean_of_probabilities_by_hand(monkeypatch):
+    """Either stream is right on one video only; where they disagree the surer one decides."""
+    label, index = np.array([0, 1]), np.array([3, 5])
+    first = {"probability": np.array([[0.8, 0.2], [0.6, 0.4]]), "label": label, "index": index}
+    second = {**first, "probability": np.array([[0.3, 0.7], [0.1, 0.9]])}
+    monkeypatch.setattr(fuse.MultiView, "probabilities", lambda self, ctx: ctx.table)
+    found = fuse.fuse_classifiers(streams(first, second), clips=1)
+    predictions = [result.per_example["prediction"].tolist() for result in found]
+    assert predictions == [[0, 0], [1, 1], [0, 1]]
+    assert [result.metrics["top1"] for result in found] == [50, 50, 100]
+
+
+def test_sum_of_similarities_by_hand(monkeypatch):
     """The first stream finds video 0 for the query, the second video 1; the second is surer."""
-    protocol = Retrieval(k=(1,), centre="none", keep=1)
-    train = FeatureTable(np.zeros((2, 2)), np.array([0, 1]), np.arange(2))
-    test = FeatureTable(np.zeros((1, 2)), np.array([1]), np.arange(1))
-    first, second = np.array([[1.0, 0.2], [0.8, 0.6]]), np.array([[0.0, 5.0], [5.0, 0.0]])
-    query = np.array([[1.0, 0.0]])
-    alone = protocol.judge(first, query, train, test)
-    assert alone.metrics["R@1"] == 0
-    banks = np.hstack([np.asarray(fuse.unit(x)) for x in (first, second)])
-    both = protocol.judge(banks, np.hstack([query, query]), train, test)
-    assert both.metrics["R@1"] == 100
+    label, index = np.array([0, 1]), np.arange(2)
+    query = FeatureTable(np.array([[1.0, 0.0]]), label[1:], index[:1])
+    banks = np.array([[1.0, 0.2], [0.8, 0.6]]), np.array([[0.0, 5.0], [5.0, 0.0]])
+    tables = [(FeatureTable(bank, label, index), query, 2) for bank in banks]
+    monkeypatch.setattr(Retrieval, "labelled", lambda self, ctx, where: ctx.table)
+    found = fuse.fuse_retrieval(streams(*tables), k=(1,), centre="none", keep=1)
+    assert [result.metrics["R@1"] for result in found] == [0, 100, 100]
+    # The surer stream comes first: the sum, not the last stream, decides.
+    found = fuse.fuse_retrieval(streams(*tables[::-1]), k=(1,), centre="none", keep=1)
+    assert [result.metrics["R@1"] for result in found] == [100, 0, 100]
 
 
 def test_streams_must_fit(runs, capsys):
@@ -63,9 +81,9 @@ def test_streams_must_fit(runs, capsys):
     assert "one run is a classifier, the other is not" in capsys.readouterr().err
     with pytest.raises(SystemExit):
         fuse.main([str(runs["one"]), str(runs["two"]), "--weights=mean"])
-    assert "--weights=mean: " in capsys.readouterr().err
-    streams = [SimpleNamespace(data=SimpleNamespace(manifest=name)) for name in ("a", "b")]
+    assert "no 'mean' weights (it has: raw, ema)" in capsys.readouterr().err
+    pair = [SimpleNamespace(data=SimpleNamespace(manifest=name)) for name in ("a", "b")]
     index = np.arange(3)
-    fuse.check_same_videos(streams, [index, index], [index, index])
+    fuse.check_same_videos(pair, [index, index], [index, index])
     with pytest.raises(ConfigError, match="different videos: a and b"):
-        fuse.check_same_videos(streams, [index, index[::-1]], [index, index])
+        fuse.check_same_videos(pair, [index, index[::-1]], [index, index])
