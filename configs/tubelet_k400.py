@@ -3,8 +3,9 @@
 python -m jaxvid.main --config=configs/tubelet_k400.py \
     --config.data.manifest=k400.csv --workdir=runs/tubelet
 Words after the colon: mini (Mini-Kinetics: batch 32, 16,384 keys), temporal (the baseline: two
-clips of one video, no tubelets), motion=none|linear|nonlinear, transform=none|scale|rotation|shear,
-count=2, smoke.
+clips of one video, no tubelets), motion=none|linear|nonlinear|scattered,
+transform=none|scale|rotation|shear|rescale (scattered and rescale: the baseline of randomly scaled
+crops), count=2, smoke.
 Quoted from the thesis, fine-tuned on UCF101 / HMDB51: Mini-Kinetics 90.7 / 65.0, Kinetics
 91.0 / 64.1.
 Weights: from scratch. The cosine falls over 200 epochs, of which 100 are run, as in the public

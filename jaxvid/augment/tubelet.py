@@ -31,6 +31,7 @@ SIZE_JITTER = 0.18
 POINTS, SIGMA = 48, 8.0  # of a non-linear path: points drawn, and how far they are smoothed
 EXTENT = (20, 90)  # pixels that a non-linear path covers, per axis
 STEP = 5.0  # pixels per frame of a walk along straight lines
+RESIZE = (0.5, 1.5)  # factors on the size of a patch
 REACH = (40.0, 80.0)  # bound on the way between key frames that are drawn uniformly
 RECTANGLE, ELLIPSE, RHOMBUS = range(3)
 _SHAPE_CHANCES = (0.5, 0.35, 0.15)
@@ -43,8 +44,10 @@ class TubeletConfig:
 
     Attributes:
       count: tubelets M on a clip.
-      motion: "none", "linear" (straight between key frames) or "nonlinear" (a smooth curve).
-      transform: how a patch changes on its way: "none", "scale", "rotation" or "shear".
+      motion: "none", "linear" (straight between key frames), "nonlinear" (a smooth curve) or
+        "scattered" (anywhere in every frame: no motion to learn, the baseline of section C.6).
+      transform: how a patch changes on its way: "none", "scale", "rotation", "shear" or "rescale"
+        (another size in every frame, of the same baseline).
       sampling: how key frames of linear motion and of the transformation are drawn: "walk" (small
         steps, as in the public code) or "uniform" over the whole range (as in the paper).
       patch: where pixels come from: "tied" to the place of the tubelet in one frame of the clip, so
@@ -52,8 +55,8 @@ class TubeletConfig:
     """
 
     count: int = 2
-    motion: Literal["none", "linear", "nonlinear"] = "nonlinear"
-    transform: Literal["none", "scale", "rotation", "shear"] = "rotation"
+    motion: Literal["none", "linear", "nonlinear", "scattered"] = "nonlinear"
+    transform: Literal["none", "scale", "rotation", "shear", "rescale"] = "rotation"
     sampling: Sampling = "walk"
     patch: Literal["tied", "free"] = "tied"
 
@@ -306,6 +309,8 @@ def draw_path(
     start = low + (high - low) * jax.random.uniform(k_start, (2,))
     if config.motion == "none":
         return jnp.broadcast_to(start, (num_frames, 2))
+    if config.motion == "scattered":
+        return low + (high - low) * jax.random.uniform(k_more, (num_frames, 2))
     frames = draw_key_frames(k_frames, num_frames)
     count = len(frames) - 1
     if config.sampling == "walk":
@@ -336,7 +341,10 @@ def draw_near(
 
 
 def draw_transform(key: Array, config: TubeletConfig, num_frames: int) -> tuple[Array, Array]:
-    """Linear maps (T, 2, 2) and factors on the size (T, 2); the first frame is untransformed."""
+    """Linear maps (T, 2, 2) and factors on the size (T, 2).
+
+    The first frame is untransformed, except by "rescale".
+    """
     k_track, k_axes = jax.random.split(key)
 
     def track(rest, low, high, speed):
@@ -351,7 +359,9 @@ def draw_transform(key: Array, config: TubeletConfig, num_frames: int) -> tuple[
         matrix = shear(axes * track(jnp.zeros(2), -bound, bound, 0.066))
     elif config.transform == "scale":
         # The public walk of sizes hardly moves (1e-4 per frame); that of catch-the-patch does.
-        factor = track(jnp.ones(2), 0.5, 1.5, 0.025)
+        factor = track(jnp.ones(2), *RESIZE, 0.025)
+    elif config.transform == "rescale":
+        factor = jax.random.uniform(k_track, (num_frames, 2), minval=RESIZE[0], maxval=RESIZE[1])
     return matrix, factor
 
 

@@ -187,12 +187,20 @@ def _sample_jittered(rng: np.random.Generator, num_frames, frames, stride):
     return jittered_ids(num_frames, frames, stride, int(rng.integers(room)), jitter)
 
 
-def _sample_speed(draw: Callable[[np.random.Generator, int], speed.Program], label: Callable):
-    """Plan of a speed program; its targets are class and place of the change."""
+def _sample_speed(
+    draw: Callable[[np.random.Generator, int], speed.Program], label: Callable, redraw: bool = False
+):
+    """Plan of a speed program; its targets are class and place of the change.
+
+    With ``redraw`` a video that the program is too long for gets another one, until one fits; a
+    video shorter than a clip can't.
+    """
 
     def sample(rng: np.random.Generator, num_frames, frames, stride):
         del stride
         program = draw(rng, frames)
+        while redraw and frames <= num_frames < speed.program_span(program, frames):
+            program = draw(rng, frames)
         room = num_frames - speed.program_span(program, frames) + 1
         # A video shorter than the program begins anew at its end.
         start = int(rng.integers(room if room > 0 else num_frames))
@@ -224,17 +232,16 @@ PLANS: dict[str, tuple[Callable, Callable]] = {
     "jittered": (_sample_jittered, dense_test_ids),
     "segments": (_sample_segments, _segment_test),
     "pace": (_sample_pace, _constant_speed_test),
-    "speed_coarse": (_sample_speed(speed.draw_coarse, speed.coarse_label), _constant_speed_test),
-    "speed_fine": (
-        _sample_speed(speed.draw_location_first, speed.fine_label),
-        _constant_speed_test,
-    ),
-    "speed_fine_by_class": (
-        _sample_speed(speed.draw_class_first, speed.fine_label),
-        _constant_speed_test,
-    ),
 }
-TARGETS = {"pace": 1, "speed_coarse": 2, "speed_fine": 2, "speed_fine_by_class": 2}
+_SPEEDS = {
+    "speed_coarse": (speed.draw_coarse, speed.coarse_label),
+    "speed_fine": (speed.draw_location_first, speed.fine_label),
+    "speed_fine_by_class": (speed.draw_class_first, speed.fine_label),
+}
+for _name, _rules in _SPEEDS.items():
+    PLANS[_name] = (_sample_speed(*_rules), _constant_speed_test)
+    PLANS[f"{_name}_redrawn"] = (_sample_speed(*_rules, redraw=True), _constant_speed_test)
+TARGETS = {"pace": 1} | {name: 2 for name in PLANS if name.startswith("speed_")}
 """Plans that set a task: how many numbers they deliver for every clip."""
 
 

@@ -36,12 +36,15 @@ class SpeedChange(MoCo):
       task: plan of the clips: "speed_coarse" (eight classes), "speed_fine" (nine, location drawn
         first), "speed_fine_by_class" (class drawn first), or "pace" (four constant speeds: pace
         prediction, the baseline).
+      short_videos: what a video gets that a program is too long for: "loop" (the clip goes on at
+        its first frame: a cut) or "redraw" (another program, so fast ones are rarer).
       localise: also tell at which frame the speed changes (fine tasks).
       contrast_weight: lambda; 0 = no contrast.
     """
 
     encoder: EncoderConfig = backbone_config("vcop_r21d")
     task: Literal["pace", "speed_coarse", "speed_fine", "speed_fine_by_class"] = "speed_fine"
+    short_videos: Literal["loop", "redraw"] = "loop"
     localise: bool = True
     contrast_weight: float = 0.5
 
@@ -52,11 +55,14 @@ class SpeedChange(MoCo):
         fine = self.task.startswith("speed_fine")
         rule = "False: only the fine tasks draw where the speed changes"
         check(fine or not self.localise, "method.localise", self.localise, rule)
+        if self.task == "pace":
+            check(self.short_videos == "loop", "method.short_videos", self.short_videos, "'loop'")
         check(self.same_frames == 0, "method.same_frames", self.same_frames, "0: speeds differ")
 
     def views(self) -> dict[str, View]:
         """Two clips of every video at speeds of their own, and what they are."""
-        return {"video": View(self.source, count=2, plan=self.task, ids=True)}
+        plan = self.task + ("_redrawn" if self.short_videos == "redraw" else "")
+        return {"video": View(self.source, count=2, plan=plan, ids=True)}
 
     def classes(self, frames: int) -> dict[str, int]:
         """Classes by head, for clips of ``frames``."""

@@ -149,13 +149,13 @@ def test_nonlinear_paths_cover_what_was_drawn():
     assert abs(steps.mean() - 0.26) < 0.04
 
 
-@pytest.mark.parametrize("motion", ["linear", "nonlinear"])
+@pytest.mark.parametrize("motion", ["linear", "nonlinear", "scattered"])
 @pytest.mark.parametrize("sampling", ["walk", "uniform"])
 def test_paths_stay_inside_the_frame_and_move(motion, sampling):
     config = TubeletConfig(motion=motion, sampling=sampling)
     size, frame = np.float32([9.0, 6.0]), np.array([W, H])
     path = np.asarray(for_each_key(lambda key: tubelet.draw_path(key, config, T, size, frame)))
-    low, high = (size / 2, frame - size / 2) if motion == "linear" else (0, frame - 1)
+    low, high = (0, frame - 1) if motion == "nonlinear" else (size / 2, frame - size / 2)
     assert (path >= low).all()
     assert (path <= high).all()
     assert path.std(1).mean() > 2
@@ -191,6 +191,20 @@ def test_transformations_start_from_nothing(transform, sampling):
     if transform == "rotation":
         assert matrix[..., 0, 0].min() >= -1e-6  # within a quarter turn
         np.testing.assert_allclose(np.linalg.det(matrix), 1, atol=1e-5)
+
+
+def test_scattered_patches_have_no_path():
+    """Neighbouring frames are as far apart, in place and in size, as any others."""
+    config = TubeletConfig(motion="scattered", transform="rescale")
+    size, frame = np.float32([9.0, 6.0]), np.array([W, H])
+    path = for_each_key(lambda key: tubelet.draw_path(key, config, T, size, frame))
+    matrix, factor = for_each_key(lambda key: tubelet.draw_transform(key, config, T))
+    for track in (np.asarray(path), np.asarray(factor)):
+        near, far = (abs(track[:, n:] - track[:, :-n]).mean() for n in (1, T // 2))
+        assert abs(near / far - 1) < 0.1
+    np.testing.assert_array_equal(matrix, np.broadcast_to(np.eye(2), matrix.shape))
+    assert 0.5 <= factor.min() < 0.6
+    assert 1.4 < factor.max() <= 1.5
 
 
 def test_one_key_one_set_of_tubelets():

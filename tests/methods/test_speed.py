@@ -88,6 +88,13 @@ def test_tasks_without_a_place(task, classes):
         SpeedChange(**FIELDS, task=task)
 
 
+def test_short_videos_get_another_program():
+    view = SpeedChange(**FIELDS, short_videos="redraw").views()["video"]
+    assert view.plan == "speed_fine_redrawn"
+    with pytest.raises(ConfigError, match=r"method\.short_videos='redraw': must be 'loop'"):
+        SpeedChange(**FIELDS, task="pace", localise=False, short_videos="redraw")
+
+
 ORDER = ClipOrder(encoder=CONV, clip_augment=ClipAugment(0.0, jitter=0.0), hidden=8)
 
 
