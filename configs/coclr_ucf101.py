@@ -16,8 +16,7 @@ from configs.common import base, data, evals, methods, models, optim
 def get_config(arg=""):
     words = base.words(arg, own="", sampler="", flow=False, k400=False, smoke=False)
     epochs, drop = (50.0, 40.0) if words["k400"] else (100.0, 80.0)
-    both = words["own"] and words["sampler"]
-    start = methods.co_training_start(words["own"], words["sampler"]) if both else ""
+    start = methods.co_training_start(words["own"], words["sampler"])
     config = base.run(epochs=epochs, batch_size=128, init_from=start)
     config.data = data.one_second(data.k400 if words["k400"] else data.ucf101)
     own, other = ("flow", "video") if words["flow"] else ("video", "flow")

@@ -40,7 +40,8 @@ def get_config(arg=""):
     words = base.words(arg, method="moco", own="", sampler="", flow=False, smoke=False)
     name = words["method"]
     make, fields, group = choose(name, METHODS, "argument method=")
-    config = base.run(batch_size=32, log_every=20, epochs=40.0)
+    start = methods.co_training_start(words["own"], words["sampler"]) if name == "coclr" else ""
+    config = base.run(batch_size=32, log_every=20, epochs=40.0, init_from=start)
     if name == "random":
         config.steps, config.epochs = 1, 0.0
     config.data = data.videos(
@@ -50,8 +51,6 @@ def get_config(arg=""):
     fields = {"source": "flow" if words["flow"] else "video", **fields}
     if name == "coclr":
         fields["other"] = "video" if words["flow"] or words["smoke"] else "flow"
-        if words["own"] and words["sampler"]:
-            config.init_from = methods.co_training_start(words["own"], words["sampler"])
     encoder = models.small_backbone(bn_group_size=group or None)
     config.method = make(encoder=encoder, clip_augment=COLOURS, **fields)
     config.optim = dict(default=optim.adam(lr=1e-3, weight_decay=1e-5, schedule="constant"))

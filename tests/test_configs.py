@@ -197,6 +197,15 @@ def test_co_training_starts_from_two_runs(kinds, tmp_path):
             np.testing.assert_array_equal(was[path], now[path], err_msg=path)
 
 
+@pytest.mark.parametrize("name, words", [("coclr_ucf101", ""), ("small_conv", "method=coclr,")])
+def test_co_training_names_what_comes_from_which_run(name, words):
+    rows = get_config(name, f"{words}own=mine,sampler=theirs").init_from
+    assert [(row[0], row[2]) for row in rows] == [
+        ("mine", ""), ("mine", "extra/key"), ("theirs", "extra/sampler")
+    ]  # fmt: skip
+    assert get_config(name, words.strip(",")).init_from == ""
+
+
 def test_co_training_without_a_sampler_says_so(tmp_path):
     with pytest.raises(ConfigError, match=r"config\.init_from: .*under extra/sampler/"):
         train(get_config("coclr_ucf101", "smoke"), tmp_path, quiet=True)

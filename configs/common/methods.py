@@ -93,13 +93,15 @@ def coclr(**fields: Any) -> ConfigDict:
     return to_config(from_config(CoCLR, fields, "methods.coclr"), name="coclr")
 
 
-def co_training_start(own: str, sampler: str) -> tuple[tuple[str, str, str], ...]:
-    """``config.init_from`` of a CoCLR stage.
+def co_training_start(own: str, sampler: str) -> tuple[tuple[str, str, str], ...] | str:
+    """``config.init_from`` of a CoCLR stage; "" unless both runs are named.
 
     Args:
       own: run of the trained view: its network is the start of query and key network.
       sampler: run of the other view: its query network with head and statistics finds positives.
     """
+    if not (own and sampler):
+        return ""
     network = r"(extra/)?(?=params/(encoder|head)/|batch_stats/)"
     mine = expand_init_from(own, CoCLR.inherits)
     return (*mine, (sampler, network, "extra/sampler"))

@@ -83,11 +83,10 @@ class Checkpointer:
         self._manager.close()
 
     def abandon(self) -> None:
-        """Close, and remove the folders that nothing is in: a refused run leaves no trace."""
+        """Close, and remove the folder if nothing is in it: a refused run leaves no trace."""
         self.close()
-        for folder in (self.folder, self.folder.parent):
-            if jax.process_index() == 0 and not any(folder.iterdir()):
-                folder.rmdir()
+        if jax.process_index() == 0 and not any(self.folder.iterdir()):
+            self.folder.rmdir()
 
     def meta(self, step: int) -> dict:
         """What was stored beside the arrays."""

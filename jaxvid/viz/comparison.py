@@ -13,6 +13,7 @@ from jaxvid.viz.html import number
 from jaxvid.viz.runs import RunError, RunFiles, read_run
 
 Groups = dict[str, list[RunFiles]]
+MANY = 6
 
 
 class Summary(NamedTuple):
@@ -111,7 +112,10 @@ def summarise(groups: Groups) -> list[Summary]:
 
 
 def pair(groups: Groups, samples: int = 10_000) -> list[Paired]:
-    """Paired bootstrap over clips between every two groups, for evals that store correctness.
+    """Paired bootstrap over clips between groups, for evals that store correctness.
+
+    Up to MANY groups every two of them; more would make a long list of chance findings, so each is
+    compared with the first alone.
 
     Correctness of a clip is averaged over the seeds of a group first, so the interval says how
     sure the difference is for other clips; the deviation over seeds says it for other seeds.
@@ -124,7 +128,11 @@ def pair(groups: Groups, samples: int = 10_000) -> list[Paired]:
     for name, weights in names:
         clips = {g: _correct(runs, name, weights) for g, runs in groups.items()}
         clips = {g: c for g, c in clips.items() if c is not None}
-        for first, second in combinations(clips, 2):
+        wanted = combinations(clips, 2)
+        if len(clips) > MANY:
+            first, *others = clips
+            wanted = ((first, other) for other in others)
+        for first, second in wanted:
             (path, index, a), (other, index_b, b) = clips[first], clips[second]
             _check_same(name, path, index, other, index_b)
             gap = paired_bootstrap(100.0 * a, 100.0 * b, samples=samples)

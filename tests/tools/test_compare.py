@@ -35,6 +35,18 @@ def paths(tmp_path):
     return out
 
 
+def test_many_groups_are_compared_with_the_first_alone(paths, tmp_path):
+    names = [f"m{i}" for i in range(comparison.MANY + 1)]
+    made = [make_run(tmp_path / name, name, 0, 20, ema=False) for name in names]
+
+    def compared(paths):
+        found = [q for q in pair(group_runs(paths), 10) if q.eval == "knn"]
+        return [(q.first, q.second) for q in found]
+
+    assert compared(made) == [("m0", name) for name in names[1:]]
+    assert len(compared(made[:-1])) == comparison.MANY * (comparison.MANY - 1) // 2
+
+
 def test_mean_and_sample_deviation_over_seeds(paths):
     rows = summarise(group_runs(paths))
     got = {r.group: r for r in rows if (r.eval, r.metric) == ("knn", "top1")}
