@@ -232,6 +232,17 @@ def test_methods_of_the_convolutional_sweep_train_for_equal_seconds():
     assert "flow_tuned" not in jobs
 
 
+def test_data_efficiency_pairs_every_share_with_a_start_from_scratch():
+    path = str(
+        ROOT / "configs/sweeps/data_efficiency.py:init=runs/dpc,config=ft.py:linear,epochs=3"
+    )
+    jobs = {job.name: job for job in sweep.make_jobs(sweep.read_sweep(path), "o")}
+    assert list(jobs)[:4] == ["pretrained_10", "scratch_10", "pretrained_20", "scratch_20"]
+    tenth = set(jobs["pretrained_10"].flags)
+    assert {"--config=ft.py:linear", "--config.data.subset=0.1", "--config.epochs=3.0"} < tenth
+    assert tenth - set(jobs["scratch_10"].flags) >= {"--config.init_from=runs/dpc"}
+
+
 def test_stored_sweeps_are_valid():
     files = [p for p in (ROOT / "configs/sweeps").glob("*.py") if p.name != "__init__.py"]
     assert files
