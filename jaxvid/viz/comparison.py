@@ -14,6 +14,7 @@ from jaxvid.viz.runs import RunError, RunFiles, read_run
 
 Groups = dict[str, list[RunFiles]]
 MANY = 6
+HEADLINES = ("top1", "R@1")  # metrics of the overview, with the chance levels beside them
 
 
 class Summary(NamedTuple):
@@ -172,6 +173,29 @@ def pivot(
         if chance:
             cells.append(number(chance.get(key[:2])) if top1 else "–")
         body.append([*key, *cells, *(number(v) if top1 else "–" for v in floors.values())])
+    return header, body
+
+
+def overview(
+    rows: Sequence[Summary], groups: Sequence[str], floors: Mapping[str, float]
+) -> tuple[list[str], list[list[str]]]:
+    """Header and cells of the short table: a line per group, a column per evaluation.
+
+    Only top-1 and R@1; chance levels and floors are lines of their own.
+    """
+    by_key = {r[:4]: r for r in rows}
+    means = {r[:3]: r.mean for r in rows}
+    columns = list(dict.fromkeys(r[:3] for r in rows if r.metric in HEADLINES))
+    several = len({weights for _, weights, _ in columns}) > 1
+    header = ["run"]
+    for name, weights, metric in columns:
+        header.append(" ".join([name, *([weights] if several else []), metric]))
+    body = [[group, *(_cell(by_key.get((*c, group))) for c in columns)] for group in groups]
+    chance = [means.get((n, w, "chance" if m == "top1" else "chance@1")) for n, w, m in columns]
+    if any(value is not None for value in chance):
+        body.append(["chance", *("–" if value is None else number(value) for value in chance)])
+    for floor, value in floors.items():
+        body.append([floor, *(number(value) if m == "top1" else "–" for _, _, m in columns)])
     return header, body
 
 

@@ -26,15 +26,18 @@ def write_page(
     rows = comparison.summarise(groups)
     pairs = comparison.pair(groups, samples)
     header, cells = comparison.pivot(rows, list(groups), floors)
+    short = comparison.overview(rows, list(groups), floors)
     hues = canvas.colours(list(groups))
     runs = sum(len(g) for g in groups.values())
     body = [f"<h1>{html.escape(' vs '.join(groups))}</h1>"]
     body.append(f'<p class="soft">{runs} runs in {len(groups)} group(s).</p>')
-    body += [_results(rows, floors, hues), html.table(header, cells), _paired(pairs)]
+    body += [_results(rows, floors, hues), html.table(*short)]
+    few = len(groups) <= comparison.MANY
+    body += [html.fold("All metrics", html.table(header, cells), opened=few), _paired(pairs)]
     body += [_by_step(groups, hues, floors), _by_seconds(groups, hues), _setup(groups)]
     Path(out).parent.mkdir(parents=True, exist_ok=True)
     Path(out).write_text(html.page("comparison – jaxvid", [b for b in body if b]))
-    return comparison.format_text(header, cells, pairs)
+    return comparison.format_text(*((header, cells) if few else short), pairs)
 
 
 def _results(rows: Sequence[Summary], floors: Mapping[str, float], hues: dict) -> str:
@@ -186,12 +189,15 @@ def _by_seconds(groups: Groups, hues: dict) -> str:
 
 def _setup(groups: Groups) -> str:
     parts = ["<h2>Config differences</h2>"]
-    rows = comparison.config_differences(groups)
-    if rows:
-        body = [[name, *cells] for name, cells in rows]
-        parts.append(html.table(["field", *groups], body, wrap=True))
-    else:
+    rows = [[name, *cells] for name, cells in comparison.config_differences(groups)]
+    shared, partial = ([r for r in rows if ("–" in r) == some] for some in (False, True))
+    if shared:
+        parts.append(html.table(["field", *groups], shared, wrap=True))
+    elif not partial:
         parts.append('<p class="soft">None but the seed.</p>')
+    if partial:
+        title = f"{len(partial)} fields that not all of them have"
+        parts.append(html.fold(title, html.table(["field", *groups], partial, wrap=True)))
     listing = [
         [group, str(run.path), run.flat.get("seed"), run.steps, run.versions.get("devices", "–")]
         for group, runs in groups.items()

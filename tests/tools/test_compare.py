@@ -35,6 +35,25 @@ def paths(tmp_path):
     return out
 
 
+def test_overview_has_a_line_per_group(paths):
+    rows = summarise(group_runs(paths))
+    header, body = comparison.overview(rows, ["videomae", "tats"], {"pixels": 42.0})
+    at = header.index("knn top1")
+    assert header[0] == "run"
+    assert [line[0] for line in body] == ["videomae", "tats", "chance", "pixels"]
+    cells = [line[at] for line in body]
+    assert cells == ["45.00 ± 7.07 (2)", "65.00 ± 7.07 (2)", "25.00", "42.00"]
+
+
+def test_fields_of_some_runs_alone_are_folded(paths, tmp_path):
+    config = json.loads((paths[0] / "config.json").read_text())
+    (paths[0] / "config.json").write_text(json.dumps({**config, "only_here": 3}))
+    write_page(group_runs(paths), tmp_path / "page.html")
+    page = (tmp_path / "page.html").read_text()
+    assert "fields that not all of them have</summary>" in page
+    assert page.index("not all of them have") < page.index("only_here")
+
+
 def test_many_groups_are_compared_with_the_first_alone(paths, tmp_path):
     names = [f"m{i}" for i in range(comparison.MANY + 1)]
     made = [make_run(tmp_path / name, name, 0, 20, ema=False) for name in names]
