@@ -206,6 +206,23 @@ def test_co_training_names_what_comes_from_which_run(name, words):
     assert get_config(name, words.strip(",")).init_from == ""
 
 
+@pytest.mark.slow
+def test_both_networks_of_simultaneous_co_training_start_from_their_runs(tmp_path):
+    first = get_config("infonce_ucf101", "smoke")
+    first.evals = evals.frozen(kinds=QUICK_KINDS)
+    run_smoke(first, tmp_path / "infonce")
+    words = f"own={tmp_path}/infonce,sampler={tmp_path}/infonce,simultaneous,smoke"
+    second = get_config("coclr_ucf101", words)
+    second.evals = first.evals
+    run_smoke(second, tmp_path / "both")
+    table = (tmp_path / "both" / "banner.txt").read_text()
+    fresh = [line.split()[1] for line in table.splitlines() if line.startswith("    fresh")]
+    queue = [f"queue/{name}" for name in ("group", "key", "label", "other", "ptr")]
+    assert sorted(fresh) == sorted(
+        f"extra/{prefix}{name}" for prefix in ("", "other/") for name in queue
+    )
+
+
 def test_co_training_without_a_sampler_says_so(tmp_path):
     with pytest.raises(ConfigError, match=r"config\.init_from: .*under extra/sampler/"):
         train(get_config("coclr_ucf101", "smoke"), tmp_path, quiet=True)

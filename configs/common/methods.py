@@ -9,6 +9,7 @@ from jaxvid.core.checkpoint import expand_init_from
 from jaxvid.core.config import from_config, to_config
 from jaxvid.methods.adamae import AdaMAE
 from jaxvid.methods.coclr import CoCLR
+from jaxvid.methods.coclr_simultaneous import SimultaneousCoCLR
 from jaxvid.methods.dpc import DPC, MemDPC
 from jaxvid.methods.maest import MAEST
 from jaxvid.methods.masked import VideoMAE
@@ -93,17 +94,33 @@ def coclr(**fields: Any) -> ConfigDict:
     return to_config(from_config(CoCLR, fields, "methods.coclr"), name="coclr")
 
 
-def co_training_start(own: str, sampler: str) -> tuple[tuple[str, str, str], ...] | str:
+def coclr_simultaneous(**fields: Any) -> ConfigDict:
+    """CoCLR without stages: both views' networks train at once and mine for each other."""
+    kind = from_config(SimultaneousCoCLR, fields, "methods.coclr_simultaneous")
+    return to_config(kind, name="coclr_simultaneous")
+
+
+def co_training_start(
+    own: str, sampler: str, simultaneous: bool = False
+) -> tuple[tuple[str, str, str], ...] | str:
     """``config.init_from`` of a CoCLR stage; "" unless both runs are named.
 
     Args:
       own: run of the trained view: its network is the start of query and key network.
       sampler: run of the other view: its query network with head and statistics finds positives.
+      simultaneous: the other view's network is trained too, from ``sampler``.
     """
     if not (own and sampler):
         return ""
     network = r"(extra/)?(?=params/(encoder|head)/|batch_stats/)"
     mine = expand_init_from(own, CoCLR.inherits)
+    if simultaneous:
+        theirs = (
+            (r"params/(?=(encoder|head)/)", "params/other"),
+            (r"extra/(?=batch_stats/)", "extra/other"),
+            (network, "extra/other/key"),
+        )
+        return (*mine, *((sampler, *row) for row in theirs))
     return (*mine, (sampler, network, "extra/sampler"))
 
 

@@ -7,6 +7,7 @@ from jaxvid.core.config import ConfigError, choose, from_config
 from jaxvid.core.method import Method
 from jaxvid.methods.adamae import AdaMAE
 from jaxvid.methods.coclr import CoCLR
+from jaxvid.methods.coclr_simultaneous import SimultaneousCoCLR
 from jaxvid.methods.dpc import DPC, MemDPC
 from jaxvid.methods.maest import MAEST
 from jaxvid.methods.masked import VideoMAE
@@ -28,6 +29,7 @@ METHODS: dict[str, type[Method]] = {
     "moco": MoCo,
     "ubernce": UberNCE,
     "coclr": CoCLR,
+    "coclr_simultaneous": SimultaneousCoCLR,
     "dpc": DPC,
     "memdpc": MemDPC,
     "tubelet": TubeletContrast,

@@ -13,6 +13,7 @@ from jaxvid.core import trees
 from jaxvid.core.config import ConfigError
 from jaxvid.core.types import Context, RunInfo
 from jaxvid.methods.coclr import CoCLR
+from jaxvid.methods.coclr_simultaneous import SimultaneousCoCLR
 from jaxvid.methods.contrastive import choose_coloured
 from jaxvid.methods.moco import MoCo, UberNCE
 from jaxvid.methods.simclr import SimCLR
@@ -66,7 +67,7 @@ def contrast(method, params, extra, video, key=0):
 
 
 METHODS = [MoCo(**QUEUED), UberNCE(**QUEUED), CoCLR(**QUEUED, topk=2, other="video"),
-           SimCLR(**SMALL)]  # fmt: skip
+           SimCLR(**SMALL), SimultaneousCoCLR(**QUEUED, topk=2, other="video")]  # fmt: skip
 
 
 @pytest.mark.parametrize("method", METHODS, ids=lambda m: type(m).__name__)
@@ -215,6 +216,35 @@ def test_frozen_sampler_stays_and_gets_no_gradient():
     _, _, _, new = one_loss(method, params, extra, batch, jax.random.key(0))
     for a, b in zip(jax.tree.leaves(extra["sampler"]), jax.tree.leaves(new["sampler"])):
         np.testing.assert_array_equal(a, b)
+
+
+def test_simultaneous_views_are_two_coclr_steps_that_mine_for_each_other():
+    method, alone = METHODS[4], METHODS[2]
+    params, extra, batch = built(method)
+    _, metrics, grads, new = one_loss(method, params, extra, batch, jax.random.key(0))
+
+    def without(tree):
+        return {k: v for k, v in tree.items() if k != "other"}
+
+    def network(params, extra):
+        return {"params": without(params), "batch_stats": extra["batch_stats"]}
+
+    mine = {**without(extra), "sampler": network(params["other"], extra["other"])}
+    theirs = {**extra["other"], "sampler": network(params, extra)}
+    swapped = {**batch, "video": batch["other"], "other": batch["video"]}
+    key = jax.random.key(0)
+    first = one_loss(alone, without(params), mine, batch, key)
+    second = one_loss(alone, params["other"], theirs, swapped, jax.random.fold_in(key, 3))
+    expect = first[1] | {f"other_{name}": value for name, value in second[1].items()}
+    assert set(metrics) == set(expect)
+    for name, value in expect.items():
+        np.testing.assert_allclose(metrics[name], value, rtol=1e-5, atol=1e-5, err_msg=name)
+    assert_trees = functools.partial(
+        jax.tree.map, functools.partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-5)
+    )
+    assert_trees(grads, {**first[2], "other": second[2]})
+    filled = [{k: v for k, v in part[3].items() if k != "sampler"} for part in (first, second)]
+    assert_trees(new, {**filled[0], "other": filled[1]})
 
 
 def test_pairs_of_the_same_frames_have_one_coloured_clip():

@@ -25,6 +25,7 @@ CONFIG_OF = {
     "moco": "infonce_ucf101",
     "ubernce": "infonce_ucf101:method=ubernce,",
     "coclr": "coclr_ucf101",
+    "coclr_simultaneous": "coclr_ucf101:simultaneous,",
     "dpc": "dpc_ucf101",
     "memdpc": "dpc_ucf101:method=memdpc,",
     "tubelet": "tubelet_k400",
