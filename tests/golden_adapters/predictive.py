@@ -205,10 +205,11 @@ def classifier(fixture: Fixture, rules: list[Rule], bidirectional: bool) -> None
         net = PredictiveClassifier(
             encoder, c["seq_len"], c["num_class"], bidirectional, dtype=dtype
         )
-        apply = functools.partial(net.apply, {"params": params, "batch_stats": stats}, video)
-        logits = apply()
+        apply = functools.partial(net.apply, {"params": params, "batch_stats": stats})
+        logits = apply(video)
         loss = optax.softmax_cross_entropy_with_integer_labels(logits, fixture.arrays["in/label"])
-        return loss.mean(), (logits, apply(method="features"))
+        features = apply(apply(video, method="maps"), method="features")
+        return loss.mean(), (logits, features)
 
     loss, (logits, features) = jax.jit(forward)(params)
     fixture.check("loss/eval_ce", loss)
