@@ -168,20 +168,25 @@ QUICK_KINDS = ("knn",)
 ALL_KINDS = tuple(k for k in EVALS if k not in ("motion", "multiview", "reconstruction"))
 
 
+def fresh_after_co_training(kinds, words, tmp_path):
+    """Weights that nothing was loaded into, after InfoNCE and co-training from it twice."""
+    first = get_config("infonce_ucf101", "smoke")
+    first.evals = evals.frozen(kinds=kinds)
+    run_smoke(first, tmp_path / "infonce")
+    start = f"own={tmp_path}/infonce,sampler={tmp_path}/infonce"
+    second = get_config("coclr_ucf101", f"{start},{words}")
+    second.evals = first.evals
+    run_smoke(second, tmp_path / "coclr")
+    table = (tmp_path / "coclr" / "banner.txt").read_text()
+    return [line.split()[1] for line in table.splitlines() if line.startswith("    fresh")]
+
+
 @pytest.mark.parametrize(
     "kinds", [QUICK_KINDS, pytest.param(ALL_KINDS, marks=pytest.mark.slow)], ids=["knn", "all"]
 )
 def test_co_training_starts_from_two_runs(kinds, tmp_path):
     """InfoNCE, CoCLR from it, a frozen probe of its encoder: averages and queues come along."""
-    first = get_config("infonce_ucf101", "smoke")
-    first.evals = evals.frozen(kinds=kinds)
-    run_smoke(first, tmp_path / "infonce")
-    words = f"own={tmp_path}/infonce,sampler={tmp_path}/infonce,smoke"
-    second = get_config("coclr_ucf101", words)
-    second.evals = first.evals
-    run_smoke(second, tmp_path / "coclr")
-    table = (tmp_path / "coclr" / "banner.txt").read_text()
-    fresh = [line.split()[1] for line in table.splitlines() if line.startswith("    fresh")]
+    fresh = fresh_after_co_training(kinds, "smoke", tmp_path)
     assert sorted(fresh) == [
         f"extra/queue/{name}" for name in ("group", "key", "label", "other", "ptr")
     ]
@@ -208,15 +213,7 @@ def test_co_training_names_what_comes_from_which_run(name, words):
 
 @pytest.mark.slow
 def test_both_networks_of_simultaneous_co_training_start_from_their_runs(tmp_path):
-    first = get_config("infonce_ucf101", "smoke")
-    first.evals = evals.frozen(kinds=QUICK_KINDS)
-    run_smoke(first, tmp_path / "infonce")
-    words = f"own={tmp_path}/infonce,sampler={tmp_path}/infonce,simultaneous,smoke"
-    second = get_config("coclr_ucf101", words)
-    second.evals = first.evals
-    run_smoke(second, tmp_path / "both")
-    table = (tmp_path / "both" / "banner.txt").read_text()
-    fresh = [line.split()[1] for line in table.splitlines() if line.startswith("    fresh")]
+    fresh = fresh_after_co_training(QUICK_KINDS, "simultaneous,smoke", tmp_path)
     queue = [f"queue/{name}" for name in ("group", "key", "label", "other", "ptr")]
     assert sorted(fresh) == sorted(
         f"extra/{prefix}{name}" for prefix in ("", "other/") for name in queue

@@ -212,6 +212,19 @@ class Evaluator:
         """Which views of a video are read."""
         return {name: getattr(self, name) for name in ("clips", "crops", "windows")}
 
+    def check_views(self, where: str) -> None:
+        """Raise ConfigError if this evaluator would ignore its views or read them wrongly."""
+        if self.one_view and self.views != Evaluator().views:
+            raise ConfigError(
+                f"{where}: reads one clip of every video, so clips and crops must be 1 and "
+                "windows False"
+            )
+        if self.windows and self.uses_tokens:
+            raise ConfigError(
+                f"{where}.windows: reads tokens in their order; windows that overlap are for "
+                "evaluators that average over them"
+            )
+
     def run(self, ctx: EvalContext) -> EvalResult:
         """Judge the weights of ``ctx``."""
         raise NotImplementedError

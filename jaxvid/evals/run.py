@@ -36,6 +36,7 @@ def make_evaluators(config: Mapping[str, Any], where: str = "config.evals") -> d
         fields = dict(group.items())
         cls = choose(fields.pop("type", name), EVALS, f"{path}.type")
         evaluators[name] = from_config(cls, fields, path)
+        evaluators[name].check_views(path)
         for kind in evaluators[name].weights:
             choose(kind, dict.fromkeys(WEIGHTS), f"{path}.weights")
     return evaluators
@@ -87,6 +88,8 @@ def run_evals(
     choose(weights, dict.fromkeys(WEIGHTS), "weights")
     ready = {n: e for n, e in evals_config.items() if isinstance(e, Evaluator)}
     ready |= make_evaluators({n: e for n, e in evals_config.items() if n not in ready})
+    for name, evaluator in ready.items():
+        evaluator.check_views(name)
     mine = {name: ready[name] for name in evals_config if weights in ready[name].weights}
     ctx.keep_tokens = frozenset(tuple(e.views.values()) for e in mine.values() if e.uses_tokens)
     rows = []
@@ -182,16 +185,6 @@ def check_evals(
             raise ConfigError(
                 f"config.evals.{name}: method {type(method).__name__} has no "
                 f"'{evaluator.needs}'; leave this evaluator out"
-            )
-        if evaluator.one_view and evaluator.views != Evaluator().views:
-            raise ConfigError(
-                f"config.evals.{name}: reads one clip of every video, so clips and crops must be 1 "
-                "and windows False"
-            )
-        if evaluator.windows and evaluator.uses_tokens:
-            raise ConfigError(
-                f"config.evals.{name}.windows: reads tokens in their order; windows that overlap "
-                "are for evaluators that average over them"
             )
         if data is not None and evaluator.uses_labels:
             check_labels(data, f"config.evals.{name}")

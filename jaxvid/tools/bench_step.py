@@ -30,7 +30,7 @@ import numpy as np
 
 SWEEP = (0.05, 0.25, 0.5, 0.75, 0.9, 0.95)
 CLASSES = 400
-# A classifier soon knows the one batch, and sums of vanishing gradients are slow (denormals).
+# So small that every timed step computes with the weights it began with, whatever is learned.
 TINY_LR = 1e-6
 DECODERS = {"tiny": (24, 4, 1), "S": (192, 4, 3), "B": (384, 4, 6), "L": (512, 4, 8)}
 
