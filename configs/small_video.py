@@ -3,7 +3,7 @@
 python -m jaxvid.main --config=configs/small_video.py:method=tats \
     --config.data.manifest=packed/manifest.csv --workdir=runs/tats
 Argument after the colon: method=tats|adamae|videomae|random (random = the initial weights, no
-training, the row that pretraining has to beat), smoke.
+training, the row that pretraining has to beat), brief (kNN, retrieval and linear only), smoke.
 Where it differs from the thesis: network and clips are small; 8 frames are spread over the whole
 video (plan "segments"); patches of 8 pixels, rho 0.75, positions "sincos3d" and small batches,
 because with few steps the time to the first useful reconstruction decides; plain pixels as target,
@@ -26,7 +26,7 @@ METHODS = {
 
 
 def get_config(arg=""):
-    words = base.words(arg, method="tats", smoke=False)
+    words = base.words(arg, method="tats", brief=False, smoke=False)
     name = words["method"]
     make = choose(name, METHODS, "argument method=")
     config = base.run(
@@ -42,8 +42,10 @@ def get_config(arg=""):
     config.optim.default.warmup_epochs = 0.0 if name == "random" else 1.0
     if name == "tats":
         config.optim.policy = optim.adamw(lr=1e-4, betas=(0.9, 0.95), schedule="constant")
-    config.evals = evals.frozen(kinds=("knn", "linear", "attentive", "reconstruction", "spread"))
-    for kind in ("knn", "linear"):
-        config.evals[f"{kind}_change"] = evals.one(kind, pool="change")
-    config.evals.reconstruction.rho = 0.75
+    config.evals = evals.frozen(kinds=("spread", "knn", "retrieval", "linear"))
+    if not words["brief"]:
+        config.evals.update(evals.frozen(kinds=("attentive", "reconstruction")))
+        config.evals.reconstruction.rho = 0.75
+        for kind in ("knn", "linear"):
+            config.evals[f"{kind}_change"] = evals.one(kind, pool="change")
     return base.smoke(config) if words["smoke"] else config

@@ -17,12 +17,14 @@ METHODS = ("moco", "simclr", "tubelet", "dpc", "memdpc", "speed", "pace", "order
 
 def get_sweep(arg=""):
     words = base.words(
-        arg, manifest="", flow=False, seconds=40.0, epochs=20.0, mean=0.0, std=0.0, floor=0.0
+        arg, manifest="", flow=False, seconds=15.0, epochs=8.0, mean=0.0, std=0.0, floor=0.0
     )
-    data = {"data.manifest": words["manifest"]} if words["manifest"] else {}
+    data = {"pictures": 0}
+    if words["manifest"]:
+        data["data.manifest"] = words["manifest"]
     data |= base.pixel_statistics(words)
     timed = {**data, "epochs": 10_000.0, "max_seconds": words["seconds"]}
-    pretrain, conv, vit = [], "configs/small_conv.py:method=", "configs/small_video.py:method="
+    pretrain, conv, vit = [], "configs/small_conv.py:method=", "configs/small_video.py:brief,method="
 
     def add(name, config, fields=timed):
         pretrain.append({"name": name, "config": config, "overrides": fields})

@@ -182,7 +182,7 @@ class Run:
 
         def init():
             batch = {k: jax.numpy.zeros(v.shape, v.dtype) for k, v in self.abstract_batch.items()}
-            dummy = step.init_state(self.method, {}, batch, 0, 0.0)
+            dummy = step.init_state(self.method, {}, batch, jax.random.key(0), 0.0)
             return dummy.params, dummy.extra
 
         return jax.eval_shape(init)
@@ -206,18 +206,18 @@ class Run:
 
     def fresh_state(self) -> TrainState:
         """Initial state, created sharded."""
-        return jax.jit(self._init, out_shardings=self.state_shardings)()
+        # The key is an argument, so that runs of other seeds find the program in the cache.
+        make = jax.jit(self._init, out_shardings=self.state_shardings)
+        return make(jax.random.key(self.config.seed))
 
-    def _init(self) -> TrainState:
+    def _init(self, key: jax.Array) -> TrainState:
         batch = {k: jax.numpy.zeros(v.shape, v.dtype) for k, v in self.abstract_batch.items()}
-        return step.init_state(
-            self.method, self.optimisers, batch, self.config.seed, self.config.ema
-        )
+        return step.init_state(self.method, self.optimisers, batch, key, self.config.ema)
 
     @cached_property
     def abstract_state(self) -> TrainState:
         """Shapes, dtypes and shardings of the state."""
-        shapes = jax.eval_shape(self._init)
+        shapes = jax.eval_shape(self._init, jax.random.key(0))
         rules = (*getattr(self.method, "sharding", ()), *self.config.sharding)
         return jax.tree.map(
             lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s),

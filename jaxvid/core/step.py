@@ -63,10 +63,9 @@ def check_objectives(objectives: Sequence[Objective], params: Tree) -> dict[str,
 
 
 def init_state(
-    method: Method, optimisers: Mapping[str, Optimiser], batch: Batch, seed: int, ema: float
+    method: Method, optimisers: Mapping[str, Optimiser], batch: Batch, key: jax.Array, ema: float
 ) -> TrainState:
     """Fresh state; ``batch`` gives shapes only (uint8 views of the global batch)."""
-    key = jax.random.key(seed)
     ctx = Context(0, 1, 0.0, True, key)
     rows = next(iter(batch.values())).shape[0]
     batch = dict(batch, rng=jax.random.split(key, rows))

@@ -88,7 +88,7 @@ def fresh_state(method: Method, data: DataConfig) -> TrainState:
     view = pipeline.resolve_views(data, eval_views(method))["video"]
     video = jnp.zeros((1, view.frames, view.size, view.size, 3), jnp.uint8)
     facts = {name: jnp.zeros(1, jnp.int32) for name in ("label", "index", "group")}
-    return init_state(method, {}, {"video": video, **facts}, 0, 0.0)
+    return init_state(method, {}, {"video": video, **facts}, jax.random.key(0), 0.0)
 
 
 def token_grid(method: Method, data: DataConfig) -> tuple[int, int, int, int]:

@@ -103,7 +103,7 @@ def import_run(
     method = make_method(fields)
     clip = np.zeros((1, data.frames, data.size, data.size, 3), np.uint8)
     batch = {"video": clip, "label": np.zeros(1, np.int32), "index": np.zeros(1, np.int32)}
-    fresh = jax.jit(lambda: init_state(method, {}, batch, 0, 0.0))()
+    fresh = jax.jit(lambda: init_state(method, {}, batch, jax.random.key(0), 0.0))()
     flat, rows = match(state, family, trees.flatten(fresh.params))
     config = to_config(
         RunConfig(

@@ -40,7 +40,7 @@ def batch():
 
 def setup(method, batch, ema=0.0, **regexes):
     opt = optimisers(**(regexes or {"default": "w"}))
-    return opt, step.init_state(method, opt, batch, seed=3, ema=ema)
+    return opt, step.init_state(method, opt, batch, jax.random.key(3), ema=ema)
 
 
 def run_steps(method, opt, state, batches, **kwargs):

@@ -45,7 +45,7 @@ def fresh_state(family):
     frames = 6 if "blocks" in fields else 8
     video = np.zeros((2, *pair, frames, 32, 32, 3), np.uint8)
     batch = {"video": video, "index": np.arange(2), "label": np.zeros(2, np.int32)}
-    shapes = jax.eval_shape(lambda: init_state(method, {}, batch, 0, 0.0))
+    shapes = jax.eval_shape(lambda: init_state(method, {}, batch, jax.random.key(0), 0.0))
     return method, jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), shapes)
 
 

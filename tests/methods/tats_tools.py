@@ -35,7 +35,8 @@ class Trainer:
         self.method, self.run, self.clips = method, run, clips
         self.objectives = method.objectives(run)
         batch = {"video": jnp.asarray(clips(0))}
-        params = jax.eval_shape(lambda: init_state(method, {}, batch, 0, 0.0)).params
+        key = jax.random.key(0)
+        params = jax.eval_shape(lambda: init_state(method, {}, batch, key, 0.0)).params
         self.optimisers = {}
         for name, regex in check_objectives(self.objectives, params).items():
             config = OptimConfig(
@@ -44,7 +45,7 @@ class Trainer:
             own = trees.select(trees.flatten(params), regex)
             tx = make_optimizer(config, own, run)
             self.optimisers[name] = Optimiser(tx, regex, make_schedule(config, run))
-        self.state = jax.jit(lambda: init_state(method, self.optimisers, batch, 0, 0.0))()
+        self.state = jax.jit(lambda: init_state(method, self.optimisers, batch, key, 0.0))()
         self.steps = {}
 
     def step(self):
