@@ -206,8 +206,11 @@ class Run:
 
     def fresh_state(self) -> TrainState:
         """Initial state, created sharded."""
+        # Runs once, so it should compile fast: for convolutional networks five times faster so.
+        cpu = self.mesh.devices.flat[0].platform == "cpu"
+        options = {"xla_backend_optimization_level": 0} if cpu else None
         # The key is an argument, so that runs of other seeds find the program in the cache.
-        make = jax.jit(self._init, out_shardings=self.state_shardings)
+        make = jax.jit(self._init, out_shardings=self.state_shardings, compiler_options=options)
         return make(jax.random.key(self.config.seed))
 
     def _init(self, key: jax.Array) -> TrainState:
