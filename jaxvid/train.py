@@ -55,6 +55,13 @@ def train(config, workdir: str | Path, *, quiet: bool = False, devices=None) -> 
       CheckpointError: a checkpoint can't be read or written.
       NonFiniteError: ``max_skips`` updates in a row were skipped; the state is saved first.
     """
+    return train_or_stop(config, workdir, quiet=quiet, devices=devices)[0]
+
+
+def train_or_stop(
+    config, workdir: str | Path, *, quiet: bool = False, devices=None
+) -> tuple[TrainState, bool]:
+    """As :func:`train`; also returns whether it is done, not stopped by a signal."""
     run = Run(config, devices)
     evaluators = check_evals(run.config.evals, run.method, run.config.ema > 0, run.data)
     if draws(run):
@@ -98,7 +105,7 @@ def train(config, workdir: str | Path, *, quiet: bool = False, devices=None) -> 
         )
     elif lead:
         terminal.print(f"done after {int(state.step)} steps; report: {write_report(workdir)}")
-    return state
+    return state, finished
 
 
 def loop(

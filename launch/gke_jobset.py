@@ -1,9 +1,11 @@
 """Fill in ``launch/gke_jobset.yaml`` and print it; nothing is sent to a cluster.
 
-    python -m launch.gke_jobset NAME CONFIG --image=IMAGE --workdir=FOLDER [-- FLAGS] | kubectl apply -f -
+    python -m launch.gke_jobset NAME CONFIG --image=IMAGE --workdir=FOLDER -- FLAGS > run.yaml
+    kubectl apply -f run.yaml
 
-IMAGE holds this checkout as its working directory, installed with the extra "tpu". FOLDER is seen by
-every host: a bucket (gs://...), for which the service account needs access. FLAGS go to jaxvid.main.
+IMAGE holds this checkout as its working directory, installed with the extra "tpu". FOLDER is seen
+by every host: a bucket (gs://...), for which the service account needs access. FLAGS go to
+jaxvid.main.
 """
 
 import argparse
@@ -68,7 +70,7 @@ def make_jobset(
         hosts=chips // chips_per_host,
         chips=chips_per_host,
         spot='cloud.google.com/gke-spot: "true"' if spot else "# on demand",
-        # JSON strings are YAML strings, whatever is in them; "$(" would be a variable of Kubernetes.
+        # JSON strings are YAML strings, whatever is in them; "$(" starts a variable of Kubernetes.
         args=json.dumps([arg.replace("$(", "$$(") for arg in args]),
         **{
             key: json.dumps(value)

@@ -19,7 +19,7 @@ for name in NAME ZONE CONFIG; do
   declare "$name=$1"; shift
 done
 [ -f "${CONFIG%%:*}" ] || fail "CONFIG: no file ${CONFIG%%:*}"
-[[ " $* " == *" --workdir="?* ]] || fail "--workdir=FOLDER is missing: a folder that every host of the pod sees"
+[[ " $* " == *" --workdir="[!\ ]* ]] || fail "--workdir=FOLDER is missing: a folder that every host of the pod sees"
 [[ " $* " != *" --distributed"* ]] || fail "--distributed is set by this script"
 flags=("--config=$CONFIG" --distributed=auto --stopped_status=75 "$@")
 
