@@ -11,6 +11,7 @@ REQUIRES = [
     "chex>=0.1.91",
     "clu>=0.0.12",
     "einops",
+    "flatbuffers",  # jax.export
     "flax>=0.12.7",
     "grain>=0.2.16",
     "matplotlib",
