@@ -17,7 +17,11 @@ from jaxvid.core.config import ConfigError, UserError, suggest
 _CONFIG = config_flags.DEFINE_config_file(
     "config", None, "Config file, with variants after a colon: configs/tats_ssv2.py:L,smoke"
 )
-_WORKDIR = flags.DEFINE_string("workdir", None, "Folder for everything that the run writes.")
+_WORKDIR = flags.DEFINE_string(
+    "workdir",
+    None,
+    "Folder, or gs://bucket/folder, for everything that the run writes; all processes see it.",
+)
 _MODE = flags.DEFINE_enum("mode", "train", ["train", "eval", "plan"], "What to do.")
 _TOPOLOGY = flags.DEFINE_string("topology", None, "mode=plan: a TPU topology such as v5e:16x16.")
 _CACHE = flags.DEFINE_string(

@@ -5,7 +5,7 @@
 # alone; the same command follows it again.
 # Usage: bash launch/tpu_pod.sh [--dry-run] NAME ZONE CONFIG --workdir=FOLDER [FLAGS of jaxvid.main]
 #   --dry-run      print the commands for a pod that isn't there yet, and leave
-#   FOLDER         seen by every host, such as a mounted bucket or NFS
+#   FOLDER         gs://bucket/folder, or a mount that every host has (see SETUP)
 # Environment: ACCELERATOR=v5litepod-16  RUNTIME=v2-alpha-tpuv5-lite  SPOT=1 (0 = on demand)
 #   PROJECT=that of gcloud  SETUP="command run on every host before installing"  WAIT=60 (seconds)
 set -euo pipefail
