@@ -1,8 +1,9 @@
 """Folders and buckets that a run writes to; the bucket is a folder behind fsspec's door."""
 
-import fsspec
 import pytest
+from etils.epath.backend import fsspec_backend
 from fsspec.implementations.local import LocalFileSystem
+from fsspec.registry import _registry
 from orbax.checkpoint._src.path import gcs_utils
 
 from jaxvid import model
@@ -30,16 +31,18 @@ def bucket(tmp_path, monkeypatch):
         def _strip_protocol(cls, path):
             return super()._strip_protocol(str(path).replace("gs://bucket", str(root)))
 
-    def store(path):
-        return {"driver": "file", "path": path.replace("gs://bucket", str(root)) + "/"}
+        def glob(self, path, **options):
+            return ["bucket" + found.removeprefix(str(root)) for found in super().glob(path)]
 
-    monkeypatch.setitem(fsspec.registry.target, "gcs", Bucket)
+    def store(path):
+        return {"driver": "file", "path": path.replace("gs://bucket", str(root))}
+
+    monkeypatch.setitem(_registry, "gcs", Bucket)
     monkeypatch.setattr(gcs_utils, "get_kvstore_for_gcs", store)
     monkeypatch.setattr(gcs_utils, "is_hierarchical_namespace_enabled", lambda path: False)
-    backend = pytest.importorskip("etils.epath.backend").fsspec_backend
-    backend._get_filesystem.cache_clear()
+    fsspec_backend._get_filesystem.cache_clear()
     yield root
-    backend._get_filesystem.cache_clear()
+    fsspec_backend._get_filesystem.cache_clear()
 
 
 def names(folder):
@@ -95,6 +98,7 @@ def test_what_is_written_reaches_the_bucket_and_comes_back(bucket, monkeypatch):
     assert names(open_workdir("gs://bucket/run").files) == {"metrics.jsonl"}
 
 
+@pytest.mark.slow
 def test_a_run_in_a_bucket_is_resumed_and_read(bucket, tmp_path):
     fields = dict(checkpoint__every_steps=2, checkpoint__every_epochs=0.0, checkpoint__keep=1,
                   log_every=2, max_seconds=1e-9)  # fmt: skip
