@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # One run on all hosts of a Cloud TPU VM pod. Makes the pod (or takes the one there is), copies this
-# checkout to it, installs, starts the same command on every host, follows worker 0, and does it all
-# again when the pod was preempted: the run goes on from its last checkpoint. Ctrl-C leaves the run
-# alone; the same command follows it again.
+# checkout to it (without .git, .venv and runs), installs, starts the same command on every host,
+# follows worker 0, and does it all again when the pod was preempted: the run goes on from its last
+# checkpoint. Ctrl-C leaves the run alone; the same command follows it again.
 # Usage: bash launch/tpu_pod.sh [--dry-run] NAME ZONE CONFIG --workdir=FOLDER [FLAGS of jaxvid.main]
 #   --dry-run      print the commands for a pod that isn't there yet, and leave
 #   FOLDER         gs://bucket/folder, or a mount that every host has (see SETUP)
@@ -35,7 +35,9 @@ state() {  # of the pod; MISSING: there is none; UNKNOWN: the reason is printed
   elif [[ $found == *NOT_FOUND* ]]; then echo MISSING
   else echo "$found" >&2; echo UNKNOWN; fi
 }
-status() { host 0 status 2> /dev/null | tail -n 1 || true; }  # empty: worker 0 can't be reached
+status() {  # of the run, by worker 0; empty: it can't be reached
+  on 0 bash -c "bash jaxvid/launch/tpu_host.sh status 2> /dev/null || echo none" 2> /dev/null | tail -n 1 || true
+}
 
 make_pod() {
   tpu create "--accelerator-type=${ACCELERATOR:-v5litepod-16}" "--version=${RUNTIME:-v2-alpha-tpuv5-lite}" \
@@ -51,7 +53,7 @@ start() {  # && all the way: "set -e" doesn't hold where the caller looks at the
   host all start "${flags[@]}"
 }
 
-if [ "$dry" ]; then state; make_pod; start; host 0 follow; host 0 status; exit; fi
+if [ "$dry" ]; then state; make_pod; start; host 0 follow; status; exit; fi
 [ "$(state)" != UNKNOWN ] || fail "gcloud can't look for $NAME"
 while :; do
   case $(state) in
@@ -65,7 +67,11 @@ while :; do
     PREEMPTED | TERMINATED | STOPPED) tpu delete --quiet || sleep "${WAIT:-60}"; continue ;;
     *) sleep "${WAIT:-60}"; continue ;;  # on its way to another state
   esac
-  if [ "$(status)" != running ]; then start || { sleep "${WAIT:-60}"; continue; }; fi
+  case $(status) in
+    running) ;;
+    "") sleep "${WAIT:-60}"; continue ;;
+    *) start || { sleep "${WAIT:-60}"; continue; } ;;
+  esac
   host 0 follow || true
   case $(status) in
     done) exit 0 ;;

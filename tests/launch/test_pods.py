@@ -25,7 +25,7 @@ GCLOUD = """
 echo "$*" >> "$FAKE/calls"
 case "$*" in
   *" describe "*) file=$FAKE/states ;;
-  *status) file=$FAKE/statuses ;;
+  *tpu_host.sh??status*) file=$FAKE/statuses ;;
   *) exit 0 ;;
 esac
 line=$(head -n 1 "$file"); sed -i 1d "$file"
@@ -153,6 +153,12 @@ def test_a_run_that_goes_on_is_only_followed(fake, tmp_path):
     found, calls = pod(fake, tmp_path, ["READY"] * 3, ["running", "running", "running", "done"])
     assert found.returncode == 0, found.stderr
     assert calls == ["follow", "follow"]
+
+
+def test_a_worker_out_of_reach_is_waited_for(fake, tmp_path):
+    found, calls = pod(fake, tmp_path, ["READY"] * 3, ["", "running", "done"])
+    assert found.returncode == 0, found.stderr
+    assert calls == ["follow"]
 
 
 def test_a_stopped_run_is_started_again(fake, tmp_path):
