@@ -5,8 +5,9 @@
 
 ``stablehlo`` holds network and weights in one file that jax alone runs on CPU, CUDA and TPU: clips
 uint8 (any number, frames, size, size, 3) in, a dictionary out with "pooled" (n, D) and, with
-``--tokens``, "tokens" (n, t, h, w, D). ``docs/use_exported.py`` is an example. ``torch`` holds the
-weights under the names and in the layout of the public PyTorch code of the same network.
+``--tokens``, "tokens" (n, t, h, w, D). ``docs/use_exported.py`` is an example; newer versions of
+JAX read such a file for half a year at least. ``torch`` holds the weights under the names and in
+the layout of the public PyTorch code of the same network.
 """
 
 import argparse

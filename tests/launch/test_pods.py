@@ -180,6 +180,22 @@ def test_gcloud_that_refuses_is_quoted(fake, tmp_path):
     assert "you are nobody" in found.stderr
 
 
+@pytest.mark.parametrize(
+    "platform, extras, wanted", [("tpu", "", ".[tpu]"), ("cuda", "test", ".[cuda,test]")]
+)
+def test_what_is_installed(checkout, fake, platform, extras, wanted):
+    shutil.copy(ROOT / "launch/env.sh", checkout / "launch")
+    (checkout / "setup.py").write_text("")
+    making = (
+        'if [ "$1" = -m ]; then mkdir -p .venv/bin; touch .venv/bin/activate\n'
+        "printf 'echo \"$@\" > installed\\n' > .venv/bin/pip; chmod +x .venv/bin/pip; fi\n"
+    )
+    env = fake("some-python", making) | {"PYTHON": "some-python", "JAXVID_PLATFORM": platform}
+    found = bash("-c", f'source launch/env.sh "{extras}"; pwd', cwd=checkout, env=env)
+    assert found.stdout.splitlines()[-1] == str(checkout), found.stderr
+    assert (checkout / "installed").read_text().split()[-2:] == ["-e", wanted]
+
+
 @pytest.mark.parametrize("status, word", [(0, "done"), (75, "stopped"), (1, "failed")])
 def test_one_host_of_a_pod(checkout, status, word):
     python = checkout / ".venv/bin/python"
