@@ -153,7 +153,11 @@ def read_model(path: str | Path, step: int | None = None) -> tuple[dict, dict, i
       CheckpointError: there is no complete checkpoint; the message lists the steps there are.
     """
     folder, named = _checkpoint_root(path)
-    if not folder.is_dir():
+    try:
+        there = folder.is_dir()
+    except ImportError as error:  # the library of buckets
+        raise CheckpointError(f"{path} can't be read: {error}") from error
+    if not there:
         raise CheckpointError(f"{path}: no checkpoints here (looked for {folder})")
     with ocp.CheckpointManager(folder) as manager:
         step = named if step is None else step

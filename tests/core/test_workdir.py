@@ -7,6 +7,7 @@ from fsspec.registry import _registry
 from orbax.checkpoint._src.path import gcs_utils
 
 from jaxvid import model
+from jaxvid.core.checkpoint import CheckpointError, read_model
 from jaxvid.core.config import ConfigError
 from jaxvid.core.workdir import open_workdir
 from jaxvid.core.writers import read_json_lines
@@ -69,9 +70,11 @@ def test_a_bucket_without_its_library_is_one_clear_error(monkeypatch):
     def missing(*args, **kwargs):
         raise ImportError("no gcsfs")
 
-    monkeypatch.setattr("etils.epath.backend._FileSystemSpecBackend.open", missing)
+    monkeypatch.setattr("etils.epath.backend._FileSystemSpecBackend.fs", missing)
     with pytest.raises(ConfigError, match=r"gs://b/run can't be written: no gcsfs; .*pip install"):
         open_workdir("gs://b/run")
+    with pytest.raises(CheckpointError, match=r"gs://b/run can't be read: no gcsfs"):
+        read_model("gs://b/run")
 
 
 def test_what_is_written_reaches_the_bucket_and_comes_back(bucket, monkeypatch):
