@@ -11,6 +11,8 @@ REQUIRES = [
     "chex>=0.1.91",
     "clu>=0.0.12",
     "einops",
+    "etils[epath]",
+    "flatbuffers",  # jax.export
     "flax>=0.12.7",
     "grain>=0.2.16",
     "matplotlib",
@@ -36,7 +38,7 @@ setup(
     extras_require={
         "cpu": ["jax>=0.10.0"],
         "cuda": ["jax[cuda13]>=0.10.0"],
-        "tpu": ["jax[tpu]>=0.10.0"],
+        "tpu": ["jax[tpu]>=0.10.0", "gcsfs"],  # a pod's hosts share no disk but a bucket
         "test": TEST,
         "torch": ["torch"],
     },

@@ -15,6 +15,7 @@ import jax
 from ml_collections import ConfigDict
 
 from jaxvid.core.config import ConfigError, UserError, choose, to_config
+from jaxvid.core.workdir import open_workdir
 from jaxvid.evals import EVALS
 from jaxvid.evals.api import Evaluator
 from jaxvid.evals.features import TokenStore
@@ -47,11 +48,14 @@ def evaluate(
       Rows of :func:`jaxvid.evals.run.run_evals`.
     """
     rows = []
+    place = None if workdir is None else open_workdir(workdir)
     for name in weights:
         context = stored.model(name).context(
             seed=seed, batch_size=batch_size, store=store or TokenStore()
         )
-        rows += run_evals(evaluators, context, stored.step, workdir, name)
+        rows += run_evals(evaluators, context, stored.step, place and place.files, name)
+    if place is not None:
+        place.push()
     return rows
 
 

@@ -3,6 +3,9 @@
 import os
 import re
 import sys
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import jax
@@ -14,7 +17,11 @@ from jaxvid.core.config import ConfigError, UserError, suggest
 _CONFIG = config_flags.DEFINE_config_file(
     "config", None, "Config file, with variants after a colon: configs/tats_ssv2.py:L,smoke"
 )
-_WORKDIR = flags.DEFINE_string("workdir", None, "Folder for everything that the run writes.")
+_WORKDIR = flags.DEFINE_string(
+    "workdir",
+    None,
+    "Folder, or gs://bucket/folder, for everything that the run writes; all processes see it.",
+)
 _MODE = flags.DEFINE_enum("mode", "train", ["train", "eval", "plan"], "What to do.")
 _TOPOLOGY = flags.DEFINE_string("topology", None, "mode=plan: a TPU topology such as v5e:16x16.")
 _CACHE = flags.DEFINE_string(
@@ -28,8 +35,17 @@ _PLATFORM_DEVICES = flags.DEFINE_integer(
 _DISTRIBUTED = flags.DEFINE_string(
     "distributed",
     "",
-    "Several processes: 'auto' (TPU pod, Slurm, GKE) or 'coordinator:port,process,processes'.",
+    "Several processes: 'auto' (TPU pod, GKE, Slurm, Open MPI, or the variables "
+    "JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID) or "
+    "'coordinator:port,process,processes'.",
 )
+_STOPPED_STATUS = flags.DEFINE_integer(
+    "stopped_status",
+    0,
+    "Exit status of a training that saved and stopped at a signal; schedulers that start failed "
+    "jobs again need another one than 0.",
+)
+PROCESS_VARIABLES = ("JAX_COORDINATOR_ADDRESS", "JAX_PROCESS_ID", "JAX_NUM_PROCESSES")
 
 
 def start_jax(cache: str = "", distributed: str = "", simulated_devices: int = 0) -> None:
@@ -45,29 +61,72 @@ def start_jax(cache: str = "", distributed: str = "", simulated_devices: int = 0
         # A thread waits in every simulated device's collective. XLA makes only as many threads as
         # devices, so a parallel product may find none free and all of them wait for ever.
         os.environ.setdefault("NPROC", str(4 * simulated_devices))
-    if distributed == "auto":
-        jax.distributed.initialize()
-    elif distributed:
-        found = re.fullmatch(r"(.+:\d+),(\d+),(\d+)", distributed)
-        if not found:
-            raise ConfigError(
-                f"--distributed={distributed}: expected 'auto' or 'host:port,process,processes'"
-            )
-        jax.distributed.initialize(found[1], int(found[3]), int(found[2]))
+    if distributed:
+        join_processes(distributed)
     if cache:
         jax.config.update("jax_compilation_cache_dir", str(Path(cache).expanduser()))
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 1.0)
 
 
-def main(argv: list[str]) -> None:
-    """Entry point; user errors end in one line, not in a traceback."""
+def join_processes(distributed: str) -> None:
+    """Connect the processes of a run.
+
+    Args:
+      distributed: "auto" or "coordinator:port,process id,number of processes".
+
+    Raises:
+      ConfigError: neither, or nothing was found that says how many processes there are.
+    """
+    found = re.fullmatch(r"(.+:\d+),(\d+),(\d+)", distributed)
+    if not found and distributed != "auto":
+        raise ConfigError(
+            f"--distributed={distributed}: expected 'auto' or 'host:port,process,processes'"
+        )
+    address, process, count = found.groups() if found else map(os.environ.get, PROCESS_VARIABLES)
+    try:
+        # What is None is filled in by JAX from the cluster that it finds itself in.
+        jax.distributed.initialize(address, count and int(count), process and int(process))
+    except ValueError as error:
+        raise ConfigError(
+            f"--distributed={distributed}: {error}; 'auto' needs a TPU pod, GKE, Slurm, Open MPI, "
+            f"or the variables {', '.join(PROCESS_VARIABLES)}"
+        ) from error
+
+
+@contextmanager
+def error_exit() -> Iterator[None]:
+    """User errors end in one line, not in a traceback.
+
+    One of several processes leaves at once: an orderly exit would wait for the others, which wait
+    for this one, until JAX has missed its heartbeat for 100 seconds.
+    """
+    try:
+        yield
+    except UserError as error:
+        print(f"\n{type(error).__name__}: {error}", file=sys.stderr)
+        _leave(2) if jax.process_count() > 1 else sys.exit(2)
+    except Exception:
+        if jax.process_count() == 1:
+            raise
+        traceback.print_exc()
+        _leave(1)
+
+
+def _leave(status: int) -> None:
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)
+
+
+def main(argv: list[str]) -> int:
+    """Entry point; returns the exit status."""
     if len(argv) > 1:
         raise app.UsageError(f"unexpected argument {argv[1]!r}; flags start with --")
     logging.set_verbosity(logging.WARNING)
-    try:
+    with error_exit():
         start_jax(_CACHE.value, _DISTRIBUTED.value, _PLATFORM_DEVICES.value)
         # Imported late: the set-up above must come before anything that touches devices.
-        from jaxvid.train import train
+        from jaxvid.train import train_or_stop
 
         if _MODE.value == "plan":
             from jaxvid.core.plan import print_plan
@@ -78,12 +137,9 @@ def main(argv: list[str]) -> None:
 
             evaluate_config(_CONFIG.value, _WORKDIR.value)
         else:
-            train(_CONFIG.value, _WORKDIR.value)
-    except UserError as error:
-        print(f"\n{type(error).__name__}: {error}", file=sys.stderr, flush=True)
-        if jax.process_count() > 1:
-            os._exit(2)  # the others wait for this process; an orderly exit would wait for them
-        sys.exit(2)
+            _, finished = train_or_stop(_CONFIG.value, _WORKDIR.value)
+            return 0 if finished else _STOPPED_STATUS.value
+    return 0
 
 
 def parse_flags(argv: list[str]) -> list[str]:

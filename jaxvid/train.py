@@ -15,6 +15,7 @@ from jaxvid.core.config import ConfigError, UserError
 from jaxvid.core.monitor import Profile, StopSignal, Window
 from jaxvid.core.run import Run, changed_fields
 from jaxvid.core.types import TrainState
+from jaxvid.core.workdir import Workdir, open_workdir
 from jaxvid.core.writers import Terminal, Writer, read_json_lines
 from jaxvid.data.pipeline import describe, make_eval_batches, make_train_batches
 from jaxvid.evals.api import EvalContext
@@ -46,7 +47,8 @@ def train(config, workdir: str | Path, *, quiet: bool = False, devices=None) -> 
 
     Args:
       config: ``ConfigDict`` of a config file.
-      workdir: everything is written here; a second call goes on where the first one stopped.
+      workdir: everything is written here, a folder or "gs://bucket/folder"; a second call goes on
+        where the first one stopped.
       quiet: print nothing.
       devices: the devices to use; default all.
 
@@ -55,14 +57,22 @@ def train(config, workdir: str | Path, *, quiet: bool = False, devices=None) -> 
       CheckpointError: a checkpoint can't be read or written.
       NonFiniteError: ``max_skips`` updates in a row were skipped; the state is saved first.
     """
+    return train_or_stop(config, workdir, quiet=quiet, devices=devices)[0]
+
+
+def train_or_stop(
+    config, workdir: str | Path, *, quiet: bool = False, devices=None
+) -> tuple[TrainState, bool]:
+    """As :func:`train`; also returns whether it is done, not stopped by a signal."""
     run = Run(config, devices)
     evaluators = check_evals(run.config.evals, run.method, run.config.ema > 0, run.data)
     if draws(run):
         # The pictures' clips; an error now, not at the end.
         describe(run.data, run.data.eval_split, run.views)
     total, lead = run.info.total_steps, jax.process_index() == 0
-    workdir = prepare_workdir(workdir)
-    saver = Checkpointer(workdir, run.config.checkpoint.keep)
+    place = open_workdir(workdir)
+    workdir = place.files
+    saver = Checkpointer(place.home, run.config.checkpoint.keep)
     try:
         state, start, matches = restore_or_init(run, saver)
     except UserError:
@@ -84,7 +94,7 @@ def train(config, workdir: str | Path, *, quiet: bool = False, devices=None) -> 
         with terminal, StopSignal() as stop:
             window = Window(run, flops, seconds_so_far(workdir, first))
             state, finished = loop(
-                run, state, evaluators, saver, writer, terminal, stop, window, workdir
+                run, state, evaluators, saver, writer, terminal, stop, window, place
             )
         if finished:
             evaluate(run, state, evaluators, workdir, terminal)
@@ -92,20 +102,23 @@ def train(config, workdir: str | Path, *, quiet: bool = False, devices=None) -> 
         saver.close()
         if writer is not None:
             writer.close()
+        place.push()
     if not finished:
         terminal.print(
             f"stopped at step {int(state.step)} of {total}; run the same command to go on"
         )
     elif lead:
-        terminal.print(f"done after {int(state.step)} steps; report: {write_report(workdir)}")
-    return state
+        page = place.home / write_report(workdir).name
+        place.push()
+        terminal.print(f"done after {int(state.step)} steps; report: {page}")
+    return state, finished
 
 
 def loop(
-    run, state, evaluators, saver, writer, terminal, stop, window, workdir
+    run, state, evaluators, saver, writer, terminal, stop, window, place
 ) -> tuple[TrainState, bool]:
     """Step until the end, the time limit or a signal; returns the state and whether it is done."""
-    c, first, total = run.config, int(state.step), run.info.total_steps
+    c, first, total, workdir = run.config, int(state.step), run.info.total_steps, place.files
     batches = make_train_batches(
         run.data, run.views, seed=c.seed, global_batch=c.batch_size, start_step=first,
         num_steps=total - first, rows=sharding.host_rows(run.mesh, c.batch_size),
@@ -138,7 +151,7 @@ def loop(
                 figures = window.flush(batches.stats)
                 report(figures, step, writer, terminal)
                 if figures["skipped_in_a_row"] >= c.max_skips:
-                    save(run, saver, state)
+                    save(run, saver, state, place)
                     raise NonFiniteError(
                         f"step {step}: the last {int(figures['skipped_in_a_row'])} updates had a "
                         f"non-finite loss or gradient (config.max_skips={c.max_skips}); the state "
@@ -146,7 +159,7 @@ def loop(
                     )
             if last or any(step % every == 0 for every in saves):
                 window.wait()
-                save(run, saver, state)
+                save(run, saver, state, place)
                 window.skip()
             if last:
                 break
@@ -178,8 +191,9 @@ def report(figures: Mapping[str, float], step: int, writer, terminal) -> None:
         writer.flush()
 
 
-def save(run: Run, saver: Checkpointer, state: TrainState) -> None:
+def save(run: Run, saver: Checkpointer, state: TrainState, place: Workdir) -> None:
     """Start a background save of the state with all that is needed to go on."""
+    place.push()  # before: a restart drops the lines of steps that no checkpoint has
     meta = {"config": stored_config(run), "data_step": int(state.step), **banner.versions()}
     saver.save(int(state.step), state, meta)
 
@@ -256,23 +270,6 @@ def restore_or_init(run: Run, saver: Checkpointer):
 def stored_config(run: Run) -> dict:
     """The config as JSON values."""
     return json.loads(run.source.to_json_best_effort())
-
-
-def prepare_workdir(workdir: str | Path) -> Path:
-    """Create the folder and prove that it can be written.
-
-    Raises:
-      ConfigError: it can't.
-    """
-    workdir = Path(workdir).absolute()
-    probe = workdir / f".write-{jax.process_index()}"
-    try:
-        workdir.mkdir(parents=True, exist_ok=True)
-        probe.write_text("")
-        probe.unlink()
-    except OSError as error:
-        raise ConfigError(f"--workdir={workdir} can't be written: {error}") from error
-    return workdir
 
 
 def every_steps(run: Run, every_epochs: float) -> int:

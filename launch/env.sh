@@ -1,5 +1,5 @@
 # Sourced by the other scripts: makes .venv, installs jaxvid for the platform at hand, activates it.
-# Usage: source launch/env.sh EXTRAS        (JAXVID_PLATFORM=cpu|cuda|tpu overrides the detection)
+# Usage: source launch/env.sh EXTRAS        ("" = none; JAXVID_PLATFORM=cpu|cuda|tpu overrides the detection)
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 python=${PYTHON:-python3}
@@ -16,7 +16,7 @@ wanted="$JAXVID_PLATFORM $1 $(cksum < setup.py)"
 if [ "$(cat .venv/.installed 2>/dev/null)" != "$wanted" ]; then
   echo "installing jaxvid for $JAXVID_PLATFORM into .venv ..."
   "$python" -m venv .venv
-  .venv/bin/pip install --quiet --disable-pip-version-check -e ".[$JAXVID_PLATFORM,$1]"
+  .venv/bin/pip install --quiet --disable-pip-version-check -e ".[$JAXVID_PLATFORM${1:+,$1}]"
   echo "$wanted" > .venv/.installed
 fi
 source .venv/bin/activate

@@ -8,14 +8,16 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 
 import jax
 import numpy as np
 
 from jaxvid.core import sharding, trees
 from jaxvid.core.checkpoint import read_model
-from jaxvid.main import start_jax
+from jaxvid.main import error_exit, start_jax
 from jaxvid.train import train
 
 ROOT = Path(__file__).parent.parent
@@ -39,7 +41,14 @@ def smoke(name: str, arg: str = "", **fields):
 
 
 def start(
-    name: str, workdir, *, devices: int = 1, distributed: str = "", pause: float = 0.0, **fields
+    name: str,
+    workdir,
+    *,
+    devices: int = 1,
+    distributed: str = "",
+    pause: float = 0.0,
+    env: Mapping[str, str] = MappingProxyType({}),
+    **fields,
 ) -> subprocess.Popen:
     """A smoke training in a process of its own; see :func:`finish` for its output.
 
@@ -47,11 +56,12 @@ def start(
       name: config, as for :func:`smoke`.
       workdir: of the run.
       devices: simulated devices of this process.
-      distributed: "host:port,process,processes".
+      distributed: "auto" or "host:port,process,processes".
       pause: seconds to sleep before every step, so that there is time to kill it.
+      env: environment variables in addition to those there are.
       fields: as for :func:`smoke`; "limit" bounds the size in bytes of files it may write.
     """
-    env = os.environ | {"JAX_COMPILATION_CACHE_DIR": jax.config.jax_compilation_cache_dir}
+    env = os.environ | env | {"JAX_COMPILATION_CACHE_DIR": jax.config.jax_compilation_cache_dir}
     job = {"name": name, "workdir": str(workdir), "fields": fields, "devices": devices,
            "distributed": distributed, "pause": pause}  # fmt: skip
     return subprocess.Popen(
@@ -73,7 +83,13 @@ def finish(process: subprocess.Popen, seconds: float = 240.0) -> tuple[int, str]
 def main() -> None:
     """Child process: one training."""
     job = json.loads(sys.argv[1])
-    start_jax(os.environ["JAX_COMPILATION_CACHE_DIR"], job["distributed"], job["devices"])
+    with error_exit():
+        start_jax(os.environ["JAX_COMPILATION_CACHE_DIR"], job["distributed"], job["devices"])
+        run(job)
+
+
+def run(job: dict) -> None:
+    """The training of a job that :func:`start` describes."""
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
     limit = job["fields"].pop("limit", 0)
     if limit:

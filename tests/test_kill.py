@@ -9,6 +9,7 @@ import pytest
 
 from jaxvid.core.checkpoint import Checkpointer, read_model
 from jaxvid.core.writers import read_json_lines
+from jaxvid.main import PROCESS_VARIABLES
 from jaxvid.train import train
 from tests.runs import assert_close, final, finish, smoke, start
 
@@ -17,6 +18,7 @@ FIELDS = dict(
     steps=120, optim__default__base_lr=0.05, log_every=10,
     checkpoint__every_steps=10, checkpoint__every_epochs=0.0,
 )  # fmt: skip
+WAIT = 600.0  # seconds
 
 
 @pytest.fixture(scope="module")
@@ -97,10 +99,18 @@ def test_full_disk_is_one_clear_error(tmp_path):
     assert not saved_steps(tmp_path)
 
 
-def test_two_processes_over_loopback_give_the_same_run(reference, tmp_path):
+def free_port():
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
-        address = f"127.0.0.1:{free.getsockname()[1]}"
+        return free.getsockname()[1]
+
+
+def losses(workdir):
+    return {row["step"]: row["loss"] for row in read_json_lines(workdir / "metrics.jsonl")}
+
+
+def test_two_processes_over_loopback_give_the_same_run(reference, tmp_path):
+    address = f"127.0.0.1:{free_port()}"
     pair = [
         start(CONFIG, tmp_path, devices=2, distributed=f"{address},{i},2", mesh__fsdp=2, **FIELDS)
         for i in range(2)
@@ -109,7 +119,48 @@ def test_two_processes_over_loopback_give_the_same_run(reference, tmp_path):
         status, output = finish(process)
         assert status == 0, output
     assert_close(final(tmp_path), final(reference))
-    losses = [
-        [r["loss"] for r in read_json_lines(w / "metrics.jsonl")] for w in (tmp_path, reference)
+    assert losses(tmp_path) == pytest.approx(losses(reference), abs=1e-4)
+
+
+def test_sigterm_to_one_of_two_processes_stops_both(tmp_path):
+    address = f"127.0.0.1:{free_port()}"
+    pair = [
+        start(CONFIG, tmp_path, distributed=f"{address},{i},2", pause=0.05, **FIELDS)
+        for i in range(2)
     ]
-    assert losses[0] == pytest.approx(losses[1], abs=1e-4)
+    wait_for(lambda: saved_steps(tmp_path), pair[0], WAIT)
+    pair[1].send_signal(signal.SIGTERM)
+    ends = [finish(process, WAIT) for process in pair]
+    assert [status for status, _ in ends] == [0, 0], ends
+    stopped = max(saved_steps(tmp_path))
+    # Both agreed on the step, which the periodic saves need not know.
+    assert 0 < stopped < 120
+    line = f"stopped at step {stopped} of 120; run the same command to go on"
+    assert [line in output for _, output in ends] == [True, False]
+
+
+@pytest.mark.slow
+def test_one_of_four_processes_killed_all_go_down_and_two_go_on(reference, tmp_path):
+    address = f"127.0.0.1:{free_port()}"
+    four = []
+    for i in range(4):
+        env = dict(zip(PROCESS_VARIABLES, (address, f"{i}", "4"), strict=True))
+        four.append(start(CONFIG, tmp_path, distributed="auto", env=env, pause=0.05, **FIELDS))
+    wait_for(lambda: saved_steps(tmp_path), four[0], WAIT)
+    four[2].send_signal(signal.SIGKILL)
+    # JAX ends a process that hears nothing of another one for 100 seconds; an error comes earlier.
+    ends = [finish(process, 150) for process in four]
+    assert ends[2][0] == -signal.SIGKILL
+    assert all(status not in (0, -signal.SIGKILL) for status, _ in ends[:2] + ends[3:]), ends
+    before = max(saved_steps(tmp_path))
+    assert 0 < before < 120
+    port, two = f"{free_port()}", []
+    for i in range(2):  # as Slurm describes two tasks, each on a node of its own
+        env = dict(JAX_COORDINATOR_PORT=port, SLURM_JOB_ID="1", SLURM_STEP_NODELIST="localhost",
+                   SLURM_NTASKS="2", SLURM_PROCID=f"{i}", SLURM_LOCALID="0")  # fmt: skip
+        two.append(start(CONFIG, tmp_path, distributed="auto", env=env, **FIELDS))
+    ends = [finish(process, WAIT) for process in two]
+    assert [status for status, _ in ends] == [0, 0], ends
+    assert f"resumed from step {before}" in ends[0][1]
+    assert_close(final(tmp_path), final(reference))
+    assert losses(tmp_path) == pytest.approx(losses(reference), abs=1e-4)

@@ -13,12 +13,14 @@ from pathlib import Path
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
+from etils import epath
 from ml_collections import ConfigDict
 
 from jaxvid.core import trees
 from jaxvid.core.config import ConfigError, UserError, check
 from jaxvid.core.method import Method
 from jaxvid.core.types import TrainState
+from jaxvid.core.workdir import CHECKPOINTS, absolute
 
 MODEL, TRAIN = ("params", "extra", "ema"), ("step", "opt", "skipped", "key")
 
@@ -46,7 +48,7 @@ class Checkpointer:
     """Saves and restores one run's ``TrainState`` under ``workdir/checkpoints``."""
 
     def __init__(self, workdir: str | Path, keep: int = 2):
-        self.folder = Path(workdir).absolute() / "checkpoints"
+        self.folder = absolute(workdir) / CHECKPOINTS
         self._manager = ocp.CheckpointManager(
             self.folder, options=ocp.CheckpointManagerOptions(max_to_keep=keep, create=True)
         )
@@ -85,7 +87,8 @@ class Checkpointer:
     def abandon(self) -> None:
         """Close, and remove the folder if nothing is in it: a refused run leaves no trace."""
         self.close()
-        if jax.process_index() == 0 and not any(self.folder.iterdir()):
+        # A bucket has no empty folders.
+        if jax.process_index() == 0 and self.folder.is_dir() and not any(self.folder.iterdir()):
             self.folder.rmdir()
 
     def meta(self, step: int) -> dict:
@@ -132,12 +135,12 @@ def difference(stored: Mapping, wanted: Mapping) -> str:
     return "\n".join(lines[:10] + more)
 
 
-def _checkpoint_root(path: str | Path) -> tuple[Path, int | None]:
+def _checkpoint_root(path: str | Path) -> tuple[epath.Path, int | None]:
     """A run's folder, its checkpoints folder or one step's folder -> (checkpoints, step)."""
-    path = Path(path).absolute()
-    if path.name.isdigit() and path.parent.name == "checkpoints":
+    path = absolute(path)
+    if path.name.isdigit() and path.parent.name == CHECKPOINTS:
         return path.parent, int(path.name)
-    return (path if path.name == "checkpoints" else path / "checkpoints"), None
+    return (path if path.name == CHECKPOINTS else path / CHECKPOINTS), None
 
 
 def read_model(path: str | Path, step: int | None = None) -> tuple[dict, dict, int]:
@@ -150,7 +153,11 @@ def read_model(path: str | Path, step: int | None = None) -> tuple[dict, dict, i
       CheckpointError: there is no complete checkpoint; the message lists the steps there are.
     """
     folder, named = _checkpoint_root(path)
-    if not folder.is_dir():
+    try:
+        there = folder.is_dir()
+    except ImportError as error:  # the library of buckets
+        raise CheckpointError(f"{path} can't be read: {error}") from error
+    if not there:
         raise CheckpointError(f"{path}: no checkpoints here (looked for {folder})")
     with ocp.CheckpointManager(folder) as manager:
         step = named if step is None else step

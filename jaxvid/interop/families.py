@@ -6,6 +6,8 @@ from jaxvid.core.config import choose
 from jaxvid.interop.conv_families import CONV_FAMILIES, CONV_MARKS
 from jaxvid.interop.method_families import BESIDE, METHOD_FAMILIES, METHOD_MARKS
 from jaxvid.interop.rules import InteropError, Rule, dense_rules, under
+from jaxvid.models.backbone_config import BackboneConfig
+from jaxvid.models.encoders import EncoderConfig
 
 
 def _norm(torch: str, path: str) -> list[Rule]:
@@ -143,6 +145,9 @@ METHOD_OF = {
     "videomae_hf_finetune": "supervised",
 }
 """The method whose parameters a family has; the others are weights to start a method from."""
+_NAMES_OF = {"tats": "videomae_pretrain", "videomae": "videomae_pretrain",
+             "adamae": "adamae_pretrain", "maest": "maest_pretrain",
+             "supervised": "videomae_finetune"}  # fmt: skip
 # Arrays of public checkpoints that carry no weights of their own: fixed sine-cosine tables.
 FIXED_TABLES = (
     "encoder.pos_embed",
@@ -190,3 +195,28 @@ def detect_family(names: Iterable[str]) -> str:
 def family_rules(family: str) -> list[Rule]:
     """Rules of a family by name."""
     return choose(family, FAMILIES, "family")
+
+
+def family_of(method: str, encoder: EncoderConfig) -> str:
+    """Family that has names for the encoder of a run.
+
+    Args:
+      method: name of its method.
+      encoder: form of its network.
+
+    Raises:
+      InteropError: no public code has such a network.
+    """
+    if isinstance(encoder, BackboneConfig):
+        if encoder.arch != "resnet":
+            return encoder.arch
+        if encoder.bottleneck or encoder.stem_pool:
+            return "resnet2d3d"
+        return {"none": "torchvision_r3d", "block": "torchvision_r2plus1d", "conv": "vcop"}[
+            encoder.factor
+        ]
+    if method not in _NAMES_OF:
+        raise InteropError(
+            f"no public code has names for a transformer of '{method}'; name a family with --family"
+        )
+    return _NAMES_OF[method]

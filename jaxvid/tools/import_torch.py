@@ -4,7 +4,7 @@
 
 Knows VideoMAE (original and transformers form) and AdaMAE, pre-trained and fine-tuned, and MAE-ST,
 as ``.pth``/``.pt`` (needs PyTorch) or ``.safetensors``. Prints what became of every array and stops
-when anything is left over or missing. ``--export=file.safetensors`` goes the other way.
+when anything is left over or missing. ``jaxvid.tools.export`` goes the other way.
 """
 
 import argparse
@@ -16,17 +16,16 @@ from pathlib import Path
 import jax
 import numpy as np
 from ml_collections import ConfigDict
-from safetensors.numpy import save_file
 
 from jaxvid.core import trees
-from jaxvid.core.checkpoint import Checkpointer, CheckpointError, load_run
+from jaxvid.core.checkpoint import Checkpointer, CheckpointError
 from jaxvid.core.config import UserError, to_config
 from jaxvid.core.optim import OptimConfig
 from jaxvid.core.run import RunConfig
 from jaxvid.core.step import init_state
 from jaxvid.data.config import DataConfig
 from jaxvid.interop.families import METHOD_OF, detect_family, family_rules
-from jaxvid.interop.match import Row, format_table, match, to_torch_state
+from jaxvid.interop.match import Row, format_table, match
 from jaxvid.interop.read import read_state
 from jaxvid.interop.rules import InteropError, import_state
 from jaxvid.methods import make_method
@@ -122,35 +121,20 @@ def import_run(
     return config, rows
 
 
-def export_run(workdir: str | Path, family: str, file: str | Path) -> None:
-    """Write the parameters of a run as a safetensors file with the names of ``family``."""
-    _, params, _, _, _ = load_run(workdir)
-    named = to_torch_state(trees.flatten(params), family)
-    save_file({k: np.ascontiguousarray(v) for k, v in named.items()}, file)
-
-
 def main(argv: Sequence[str] | None = None) -> None:
     """Command line."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--checkpoint", help="PyTorch or safetensors file")
-    parser.add_argument("--workdir", required=True, help="run to write, or to export")
-    parser.add_argument("--export", default="", help="write the run as this safetensors file")
+    parser.add_argument("--checkpoint", required=True, help="PyTorch or safetensors file")
+    parser.add_argument("--workdir", required=True, help="run to write")
     parser.add_argument("--family", default="", choices=["", *METHOD_OF])
     parser.add_argument("--heads", type=int, default=0, help="encoder heads, if no public size")
     parser.add_argument("--frames", type=int, default=16)
     parser.add_argument("--stride", type=int, default=4)
     parser.add_argument("--size", type=int, default=224)
     args = parser.parse_args(argv)
-    if bool(args.checkpoint) == bool(args.export):
-        parser.error("give exactly one of --checkpoint and --export")
     try:
-        if args.export:
-            if not args.family:
-                parser.error("--export needs --family")
-            export_run(args.workdir, args.family, args.export)
-            return
         data = DataConfig(frames=args.frames, stride=args.stride, size=args.size)
         _, rows = import_run(args.checkpoint, args.workdir, data, args.family, args.heads)
     except UserError as error:

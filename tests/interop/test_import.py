@@ -18,6 +18,7 @@ from jaxvid.interop.match import fit_table, format_table, match, to_torch_state
 from jaxvid.interop.read import read_state
 from jaxvid.interop.rules import InteropError, Rule, export_state, import_state
 from jaxvid.methods import make_method
+from jaxvid.tools import export
 from jaxvid.tools.import_torch import import_run, main
 
 DATA = DataConfig(frames=8, size=32)
@@ -103,8 +104,10 @@ def test_every_family_makes_the_round_trip_through_a_run(family, tmp_path):
     assert found.keys() == flat.keys()
     for path, value in flat.items():
         np.testing.assert_array_equal(found[path], value, err_msg=path)
-    main(["--workdir", str(tmp_path / "run"), "--family", family,
-          "--export", str(tmp_path / "back.safetensors")])  # fmt: skip
+    export.main([
+        "--checkpoint", str(tmp_path / "run"), "--family", family, "--format", "torch",
+        "--out", str(tmp_path / "back.safetensors"),
+    ])  # fmt: skip
     before, after = load_file(file), load_file(tmp_path / "back.safetensors")
     assert before.keys() == after.keys()
     for name, value in before.items():
