@@ -21,8 +21,9 @@ class DataConfig:
       train_split, eval_split: values of the manifest's ``split`` column.
       frames, stride: clip length in frames and distance between two of them.
       plan: how frame indices are drawn in training: "dense" (pretraining walk), "dense_train"
-        (fine-tuning), "segments" (one frame of each of ``frames`` equal parts) or "jittered"
-        (stride drawn from 1 to ``stride`` for each clip, every frame moved by less than it).
+        (fine-tuning), "segments" (one frame of each of ``frames`` equal parts), "jittered"
+        (stride drawn from 1 to ``stride`` for each clip, every frame moved by less than it) or
+        "spread" (evenly from somewhere in the first fifth to somewhere in the last).
       crop: "multi_scale", "rrc_flip", "rrc", "stretched" (4:3 whatever the frame, three scales) or
         "centre"; one crop serves all frames of a clip.
       size: side of the square crop in pixels.

@@ -19,6 +19,7 @@ from jaxvid.methods.supervised import Supervised
 from jaxvid.methods.supervised_blocks import SupervisedBlocks
 from jaxvid.methods.tats import TATS
 from jaxvid.methods.tubelet import TubeletContrast
+from jaxvid.methods.turbo import Turbo
 
 METHODS: dict[str, type[Method]] = {
     "videomae": VideoMAE,
@@ -35,6 +36,7 @@ METHODS: dict[str, type[Method]] = {
     "tubelet": TubeletContrast,
     "speed": SpeedChange,
     "order": ClipOrder,
+    "turbo": Turbo,
     "supervised": Supervised,
     "supervised_blocks": SupervisedBlocks,
 }
