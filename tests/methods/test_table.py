@@ -31,6 +31,7 @@ CONFIG_OF = {
     "tubelet": "tubelet_k400",
     "speed": "speed_ucf101",
     "order": "speed_ucf101:order,",
+    "turbo": "turbo_ucf101:hmdb51,",
     "supervised": "finetune_hmdb51",
     "supervised_blocks": "finetune_dpc_ucf101:method=memdpc,",
 }
