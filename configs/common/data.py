@@ -60,6 +60,15 @@ def coin(manifest: str = "", **fields: Any) -> ConfigDict:
     return to_config(DataConfig(source="video", manifest=manifest, **(base | fields)))
 
 
+def htm_aa(manifest: str = "", **fields: Any) -> ConfigDict:
+    """HTM-AA: 3.3M pairs of a moment and a sentence in 250,000 videos of 30 frames per second.
+
+    A row per pair: path, start = max(0, floor(t - 3.2)), end = ceil(t) + 3.2 (seconds), text.
+    """
+    base = {"stride": 6, "plan": "dense_train", "crop": "rrc"}
+    return to_config(DataConfig(source="video", manifest=manifest, **(base | fields)))
+
+
 def one_second(dataset: Callable[..., ConfigDict], **fields: Any) -> ConfigDict:
     """32 successive frames of ``dataset`` at 128 px, crops of a fifth of the frame or more."""
     base = {"frames": 32, "stride": 1, "size": 128, "short_side": 256, "crop": "rrc",

@@ -22,6 +22,7 @@ from jaxvid.methods.supervised_blocks import SupervisedBlocks
 from jaxvid.methods.tats import TATS
 from jaxvid.methods.tubelet import TubeletContrast
 from jaxvid.methods.turbo import Turbo
+from jaxvid.methods.turbo_language import TurboLanguage
 
 
 def videomae(**fields: Any) -> ConfigDict:
@@ -154,3 +155,10 @@ def turbo(**fields: Any) -> ConfigDict:
     """Turbo: ViT-B with a class token, half of the tokens seen, the other half reconstructed."""
     fields = {"encoder": models.vit("B", cls=True)} | fields
     return to_config(from_config(Turbo, fields, "methods.turbo"), name="turbo")
+
+
+def turbo_language(**fields: Any) -> ConfigDict:
+    """Turbo between clips and sentences: ViT-B, cosines over 0.07 with features of width 768."""
+    fields = {"encoder": models.vit("B", cls=True)} | fields
+    config = from_config(TurboLanguage, fields, "methods.turbo_language")
+    return to_config(config, name="turbo_language")

@@ -39,6 +39,10 @@ class DataConfig:
       level: "easy" or "hard" embedded videos.
       embedded_train, embedded_test: embedded videos per split.
       embedded_size, embedded_frames: their side in pixels and length.
+      text: tower that turns sentences into vectors, for methods that read them: "hashed" (a bag of
+        words with random vectors, a stand-in) or a local folder with an MPNet (config.json,
+        vocab.txt, model.safetensors). A clip without a sentence is described by its class's name.
+      text_width: width of hashed sentences.
       threads: clips decoded at once in one process; 0 = its share of the cores, at most 16.
       workers: loader processes; 0 = threads of the training process only.
       prefetch_mb: bound on the bytes of finished batches that wait.
@@ -70,6 +74,8 @@ class DataConfig:
     embedded_test: int = 80
     embedded_size: int = 96
     embedded_frames: int = 32
+    text: str = "hashed"
+    text_width: int = 768
     threads: int = 0
     workers: int = 0
     prefetch_mb: int = 512
@@ -77,7 +83,7 @@ class DataConfig:
     cache_dir: str = ""
 
     def __post_init__(self):
-        for name in ("frames", "stride", "size", "repeat", "prefetch_mb"):
+        for name in ("frames", "stride", "size", "repeat", "prefetch_mb", "text_width"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"config.data.{name}: {getattr(self, name)}, must be at least 1")
         for name in ("threads", "workers", "num_classes"):

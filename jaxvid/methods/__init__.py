@@ -20,6 +20,7 @@ from jaxvid.methods.supervised_blocks import SupervisedBlocks
 from jaxvid.methods.tats import TATS
 from jaxvid.methods.tubelet import TubeletContrast
 from jaxvid.methods.turbo import Turbo
+from jaxvid.methods.turbo_language import TurboLanguage
 
 METHODS: dict[str, type[Method]] = {
     "videomae": VideoMAE,
@@ -37,6 +38,7 @@ METHODS: dict[str, type[Method]] = {
     "speed": SpeedChange,
     "order": ClipOrder,
     "turbo": Turbo,
+    "turbo_language": TurboLanguage,
     "supervised": Supervised,
     "supervised_blocks": SupervisedBlocks,
 }
