@@ -94,12 +94,15 @@ def mpnet_sentences(texts: Sequence[str], folder: str) -> np.ndarray:
     params, config = read_text_tower(folder)
     lines = text_file(folder, "vocab.txt").read_text(encoding="utf-8").splitlines()
     pieces = WordPiece(lines)
-    run = jax.jit(lambda ids: text_features(params, ids, config))
+    run = jax.jit(text_features, static_argnums=2)
+    params = jax.device_put(params)
     ids = np.full((-(-len(texts) // _BATCH) * _BATCH, MAX_TOKENS), PAD, np.int32)
     for row, text in zip(ids, texts):
         found = pieces.ids(text)
         row[: len(found)] = found
-    parts = [np.asarray(run(ids[i : i + _BATCH])) for i in range(0, len(ids), _BATCH)]
+    parts = [
+        np.asarray(run(params, ids[i : i + _BATCH], config)) for i in range(0, len(ids), _BATCH)
+    ]
     return np.concatenate(parts)[: len(texts)]
 
 
