@@ -15,7 +15,7 @@ SETTINGS = ((0.9, 0.1), (0.75, 0.25), (0.5, 0.5), (0.0, 0.0))
 
 
 def get_sweep(arg=""):
-    words = base.words(arg, manifest="", mean=0.0, std=0.0, pretrain=8.0, epochs=16.0)
+    words = base.words(arg, manifest="", mean=0.0, std=0.0, pretrain=8.0, epochs=30.0)
     data = {"data.manifest": words["manifest"]} if words["manifest"] else {}
     data |= {**base.pixel_statistics(words), "pictures": 0, "checkpoint.every_epochs": 4.0}
     first = {
