@@ -7,10 +7,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from safetensors.numpy import save_file
 
 from jaxvid.core import trees
+from jaxvid.core.checkpoint import expand_init_from, init_from
 from jaxvid.core.config import ConfigError
-from jaxvid.core.types import Context, RunInfo
+from jaxvid.core.types import Context, RunInfo, TrainState
+from jaxvid.interop import read_checkpoint
+from jaxvid.interop.match import to_torch_state
+from jaxvid.methods.masked import VideoMAE
 from jaxvid.methods.turbo import Turbo
 from jaxvid.models.patches import patchify, unpatchify
 from jaxvid.models.vit import Encoder, vit_config
@@ -233,6 +238,30 @@ def test_long_clips_have_the_same_encoder_length(frames, rho, recon):
 
     encoded, mask = jax.eval_shape(look, params, video, keys)
     assert encoded.shape == (1, 785, 768) and mask.masked.shape == (1, 784)
+
+
+def test_it_starts_from_a_public_videomae_file(tmp_path):
+    source = VideoMAE(
+        encoder=dataclasses.replace(TINY.encoder, cls=False),
+        decoder_width=16, decoder_depth=1, decoder_heads=2,
+    )  # fmt: skip
+    video = {"video": jax.ShapeDtypeStruct((1, 4, 16, 16, 3), jnp.float32)}
+    shapes = trees.flatten(jax.eval_shape(source.init, jax.random.key(0), video)[0])
+    rng = np.random.default_rng(0)
+    given = {path: rng.standard_normal(x.shape, np.float32) for path, x in shapes.items()}
+    state = to_torch_state(given, "videomae_pretrain")
+    state = {name: np.ascontiguousarray(value) for name, value in state.items()}
+    save_file(state, tmp_path / "videomae.safetensors")
+    params, _ = start()
+    state = TrainState(0, params, {}, {}, None, None, None)
+    rows = expand_init_from(str(tmp_path / "videomae.safetensors"), TINY.inherits)
+    state, table = init_from(state, rows, read_checkpoint)
+    flat = trees.flatten(state.params)
+    for path, value in given.items():
+        np.testing.assert_array_equal(flat[path], value)
+    assert {path for path, status, _ in table if status != "matched"} == {
+        "params/encoder/cls_token", "params/head/kernel", "params/head/bias"
+    }  # fmt: skip
 
 
 def test_test_with_hidden_tokens():
