@@ -14,7 +14,7 @@ from jaxvid.losses.classification import soft_cross_entropy_loss
 from jaxvid.masking.patterns import Mask, mask_to_indices, num_hidden, random_mask, tube_mask
 from jaxvid.methods.labelled import Labelled
 from jaxvid.methods.masked import MaskedAutoencoder
-from jaxvid.models.encoders import PooledHead
+from jaxvid.models.encoders import HeadNorm, PooledHead
 from jaxvid.models.layers import fold_keys
 from jaxvid.models.patches import Grid, gather_tokens
 from jaxvid.models.vit import VitConfig, vit_config
@@ -66,7 +66,8 @@ class TokenDropout(MaskedAutoencoder):
     def choose_mask(self, params: Tree, extra: Tree, batch: Batch) -> tuple[Mask, dict]:
         """The split into visible and hidden tokens of one training step."""
         del params, extra
-        return self.split(batch["rng"], self.grid(batch["video"]), self.rho), {}
+        keys = fold_keys(batch["rng"], 4)  # 0 to 3 are taken by augmentation and dropout
+        return self.split(keys, self.grid(batch["video"]), self.rho), {}
 
     def split(self, keys: Array, grid: Grid, rho: float) -> Mask:
         """Visible and hidden tokens at mask ratio ``rho``, one key per clip."""
@@ -148,7 +149,7 @@ class Turbo(Labelled, TokenDropout):
     cutmix: float = 0.0
     randaug_layers: int = 0
     erasing: float = 0.0
-    head_norm: Literal["layer", "batch", "unit_batch", "none"] = "none"
+    head_norm: HeadNorm = "none"
     test_rho: float = 0.0
 
     def __post_init__(self):
@@ -158,8 +159,9 @@ class Turbo(Labelled, TokenDropout):
 
     def head_net(self) -> PooledHead:
         """Norm (if any), dropout and linear layer."""
-        c = self
-        return PooledHead(c.num_classes, c.head_norm, c.head_dropout, c.head_scale)
+        return PooledHead(
+            self.num_classes, self.head_norm, self.head_dropout, self.head_scale, dtype=self.dtype
+        )
 
     def init(self, key: Array, batch: Batch) -> tuple[Tree, Tree]:
         """Parameters ``encoder``, ``decoder``, ``head``, ``fc_norm``; extra: running averages."""
@@ -168,13 +170,16 @@ class Turbo(Labelled, TokenDropout):
         extra = dict(self.head_net().init(jax.random.fold_in(key, 2), pooled))
         return params | extra.pop("params"), extra
 
+    def head_weights(self, params: Tree, extra: Tree) -> Tree:
+        """Variables of :meth:`head_net`."""
+        return {"params": {k: params[k] for k in ("fc_norm", "head") if k in params}, **extra}
+
     def task(self, params: Tree, extra: Tree, pooled: Array, batch: Batch) -> LossOut:
         """Cross entropy over ln(classes); "top1" counts hits of the heaviest class."""
-        own = {k: v for k, v in params.items() if k in ("fc_norm", "head")}
-        keys = fold_keys(batch["rng"], 2)
         logits, averages = self.head_net().apply(
-            {"params": own, **extra}, pooled, keys, True, mutable=["batch_stats"]
-        )
+            self.head_weights(params, extra), pooled, fold_keys(batch["rng"], 2), True,
+            mutable=["batch_stats"],
+        )  # fmt: skip
         target = batch["target"]
         hit = logits.argmax(axis=1) == target.argmax(axis=1)
         loss = soft_cross_entropy_loss(logits, target).mean() / math.log(self.num_classes)
@@ -189,5 +194,4 @@ class Turbo(Labelled, TokenDropout):
             keys = jax.vmap(lambda i: jax.random.fold_in(jax.random.key(0), i))(rows)
             visible = self.split(keys, self.grid(video), self.test_rho).visible
         pooled = self.look(params, video, visible)[:, 0].astype(jnp.float32)
-        own = {k: v for k, v in params.items() if k in ("fc_norm", "head")}
-        return {"logits": self.head_net().apply({"params": own, **extra}, pooled)}
+        return {"logits": self.head_net().apply(self.head_weights(params, extra), pooled)}

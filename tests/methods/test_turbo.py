@@ -60,7 +60,9 @@ def grads_of(method):
 
 @functools.partial(jax.jit, static_argnums=0)
 def split(method, keys):
-    mask = method.split(keys, GRID, method.rho)
+    """What a training step hides of clips with these keys, and the part that it reconstructs."""
+    batch = {"video": jnp.zeros((len(keys), 4, 16, 16, 3)), "rng": keys}
+    mask, _ = method.choose_mask({}, {}, batch)
     return mask, method.scored(mask, keys, GRID)
 
 
@@ -124,7 +126,7 @@ def test_reconstructing_everything_is_a_masked_autoencoder_on_the_same_indices()
 
     @jax.jit
     def mae(params):
-        mask = method.split(batch["rng"], GRID, 0.75)
+        mask, _ = method.choose_mask(params, {}, batch)
         seen = method.tokenise(params, batch["video"], mask.visible)
         predicted = method.predict_masked(params, seen, mask, GRID)
         return method.per_token_loss(batch["video"], predicted, mask.masked).mean()
