@@ -21,7 +21,9 @@ def gmacs(fn, *args) -> float:
 
 def cost_of(rho: float, recon: float, frames: int) -> dict[str, float]:
     """What one clip of ViT-B costs: the whole loss, and its two networks by themselves."""
-    method = Turbo(encoder=ENCODER, num_classes=101, rho=rho, recon_ratio=recon, embed="all")
+    method = Turbo(
+        encoder=ENCODER, num_classes=101, rho=rho, recon_ratio=recon, embed="all", scan=True
+    )
     batch = {
         "video": jax.ShapeDtypeStruct((1, frames, 224, 224, 3), jnp.float32),
         "target": jax.ShapeDtypeStruct((1, 101), jnp.float32),

@@ -96,7 +96,10 @@ def test_the_rest_of_the_sequence_is_gone_and_rows_are_the_right_ones(name):
     np.testing.assert_allclose(predict(kept), whole[rows, kept.masked], atol=1e-5)
 
 
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize(
+    "name",
+    ["videomae", "maest", *(pytest.param(m, marks=pytest.mark.slow) for m in ("adamae", "tats"))],
+)
 def test_a_share_as_large_as_what_is_masked_changes_nothing(name):
     method = METHODS[name]
     batch, params = make_batch(method), make_params(method)
