@@ -6,10 +6,12 @@ from pathlib import Path
 
 import numpy as np
 
+OWN = Path(__file__).parent / "golden"
+
 
 def golden_dir() -> Path:
     """Folder named by ``JAXVID_GOLDEN``, else the subset that travels with the project."""
-    return Path(os.environ.get("JAXVID_GOLDEN") or Path(__file__).parent / "golden")
+    return Path(os.environ.get("JAXVID_GOLDEN") or OWN)
 
 
 class Fixture:

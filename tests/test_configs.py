@@ -149,7 +149,7 @@ def run_smoke(config, workdir):
     assert (workdir / "report.html").exists()
 
 
-@pytest.mark.parametrize("name", QUICK)
+@pytest.mark.parametrize("name", [*QUICK, pytest.param("turbo_htm_aa", marks=pytest.mark.slow)])
 def test_every_evaluation_then_fine_tuning(name, tmp_path):
     """One row of the README's matrix: all frozen evaluations, then init_from into a classifier."""
     first = get_config(name, "smoke")

@@ -7,16 +7,17 @@ import jax
 import pytest
 
 from tests import golden_adapters
-from tests.golden_fixture import Fixture, golden_dir
+from tests.golden_fixture import OWN, Fixture, golden_dir
 
 ADAPTERS = {}
 for module in pkgutil.iter_modules(golden_adapters.__path__):
     ADAPTERS |= importlib.import_module(f"tests.golden_adapters.{module.name}").ADAPTERS
-FILES = sorted(golden_dir().glob("*.npz"))
+# Those of the named folder, and those that only travel with the project.
+FILES = sorted({p.name: p for folder in (OWN, golden_dir()) for p in folder.glob("*.npz")}.values())
 
 
 def test_fixtures_are_there():
-    assert FILES, f"no fixtures in {golden_dir()}"
+    assert any(p.parent == golden_dir() for p in FILES), f"no fixtures in {golden_dir()}"
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda p: p.stem)

@@ -48,6 +48,27 @@ def hmdb51(manifest: str = "", **fields: Any) -> ConfigDict:
     return to_config(DataConfig(source="video", manifest=manifest, **(base | fields)))
 
 
+def breakfast(manifest: str = "", **fields: Any) -> ConfigDict:
+    """Breakfast: 1,712 videos of minutes, 10 activities; frames are spread over the whole video."""
+    base = {"plan": "spread", "num_classes": 10}
+    return to_config(DataConfig(source="video", manifest=manifest, **(base | fields)))
+
+
+def coin(manifest: str = "", **fields: Any) -> ConfigDict:
+    """COIN: about 11,000 videos of minutes, 180 activities; frames are spread over the video."""
+    base = {"plan": "spread", "num_classes": 180}
+    return to_config(DataConfig(source="video", manifest=manifest, **(base | fields)))
+
+
+def htm_aa(manifest: str = "", **fields: Any) -> ConfigDict:
+    """HTM-AA: 3.3M pairs of a moment and a sentence in 250,000 videos of 30 frames per second.
+
+    A row per pair: path, start = max(0, floor(t - 3.2)), end = ceil(t) + 3.2 (seconds), text.
+    """
+    base = {"stride": 6, "plan": "dense_train", "crop": "rrc"}
+    return to_config(DataConfig(source="video", manifest=manifest, **(base | fields)))
+
+
 def one_second(dataset: Callable[..., ConfigDict], **fields: Any) -> ConfigDict:
     """32 successive frames of ``dataset`` at 128 px, crops of a fifth of the frame or more."""
     base = {"frames": 32, "stride": 1, "size": 128, "short_side": 256, "crop": "rrc",

@@ -21,6 +21,8 @@ from jaxvid.methods.supervised import Supervised
 from jaxvid.methods.supervised_blocks import SupervisedBlocks
 from jaxvid.methods.tats import TATS
 from jaxvid.methods.tubelet import TubeletContrast
+from jaxvid.methods.turbo import Turbo
+from jaxvid.methods.turbo_language import TurboLanguage
 
 
 def videomae(**fields: Any) -> ConfigDict:
@@ -147,3 +149,16 @@ def speed(**fields: Any) -> ConfigDict:
 def order(**fields: Any) -> ConfigDict:
     """Clip order prediction: R(2+1)D, three clips, gaps of eight frames."""
     return to_config(from_config(ClipOrder, fields, "methods.order"), name="order")
+
+
+def turbo(**fields: Any) -> ConfigDict:
+    """Turbo: ViT-B with a class token, half of the tokens seen, the other half reconstructed."""
+    fields = {"encoder": models.vit("B", cls=True)} | fields
+    return to_config(from_config(Turbo, fields, "methods.turbo"), name="turbo")
+
+
+def turbo_language(**fields: Any) -> ConfigDict:
+    """Turbo between clips and sentences: ViT-B, cosines over 0.07 with features of width 768."""
+    fields = {"encoder": models.vit("B", cls=True)} | fields
+    config = from_config(TurboLanguage, fields, "methods.turbo_language")
+    return to_config(config, name="turbo_language")

@@ -23,6 +23,7 @@ Params = Mapping[str, Any]
 _TOKENS = r"mask_token|cls_token|cls_pos|pos_embed(/.*)?"
 NO_DECAY = rf"(.*/)?(bias|scale|[^/]*_bias|{_TOKENS})"
 STACK = re.compile(r"(.*/)?blocks/.*")
+TOP = re.compile(r"(.*/)?decoder/.*")
 INPUT = re.compile(rf"(.*/)?(patch_embed/.*|{_TOKENS})")
 
 
@@ -165,12 +166,14 @@ def layer_ids(params: Params) -> dict[str, np.ndarray | int]:
 
     Returns:
       ``{path: id}``: 0 for what touches the input (patch embedding, positions, tokens), 1..depth
-      (an array over the depth axis) for the stack of blocks, depth + 1 for the rest.
+      (an array over the depth axis) for the stack of blocks, depth + 1 for the rest, such as a
+      whole decoder.
 
     Raises:
       ConfigError: there are stacks of different depths, so "depth" means nothing.
     """
-    depths = {leaf.shape[0] for path, leaf in params.items() if STACK.fullmatch(path)}
+    stacks = {p for p in params if STACK.fullmatch(p) and not TOP.fullmatch(p)}
+    depths = {params[path].shape[0] for path in stacks}
     if len(depths) > 1:
         raise ConfigError(
             f"optim: layer_decay needs one stack of blocks, these have depths {sorted(depths)}"
@@ -178,9 +181,8 @@ def layer_ids(params: Params) -> dict[str, np.ndarray | int]:
     depth = max(depths, default=0)
     ids: dict[str, np.ndarray | int] = {}
     for path in params:
-        stacked = STACK.fullmatch(path)
-        ids[path] = np.arange(1, depth + 1) if stacked else depth + 1
-        if INPUT.fullmatch(path):
+        ids[path] = np.arange(1, depth + 1) if path in stacks else depth + 1
+        if INPUT.fullmatch(path) and not TOP.fullmatch(path):
             ids[path] = 0
     return ids
 

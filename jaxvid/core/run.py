@@ -21,6 +21,7 @@ from jaxvid.core.types import Objective, RunInfo, TrainState, View
 from jaxvid.data.config import DataConfig
 from jaxvid.data.pipeline import describe, resolve_views, steps_per_epoch
 from jaxvid.data.sampling import TARGETS
+from jaxvid.data.text import feature_width
 from jaxvid.methods import make_method
 
 
@@ -157,6 +158,10 @@ class Run:
                 shapes[f"{name}_ids"] = batch[name].shape[:-3]
             if view.plan in TARGETS:
                 shapes[f"{name}_target"] = (*batch[name].shape[:-4], TARGETS[view.plan])
+        if any(view.text for view in self.views.values()):
+            batch["text"] = jax.ShapeDtypeStruct(
+                (b, feature_width(self.data)), np.float32, sharding=placed
+            )
         for name, shape in shapes.items():
             batch[name] = jax.ShapeDtypeStruct(shape, np.int32, sharding=placed)
         return batch

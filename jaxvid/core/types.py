@@ -14,7 +14,8 @@ Batch = Mapping[str, jax.Array]
 ``"<view>"`` (B, [V,] T, H, W, C) uint8 as loaded, f32 after ``Method.augment``; ``"label"`` (B,)
 int32; ``"index"`` (B,) int32 manifest rows; ``"group"`` (B,) int32, equal for clips of one
 recording; ``"<view>_ids"`` (B, [V,] T) int32 frame numbers, where the view asks for them; ``"rng"``
-(B,) typed PRNG keys, made by the engine. Plans that set a task add "<view>_target" (B, [V,] n).
+(B,) typed PRNG keys, made by the engine; ``"text"`` (B, D) f32, features of a sentence, where the
+view asks for them. Plans that set a task add "<view>_target" (B, [V,] n).
 """
 
 
@@ -97,6 +98,7 @@ class View:
       group: views of one group share plan, crop and flip, so that frame t of the video and flow t
         (from frame t to t + 1) stand side by side.
       ids: also deliver the frame numbers, as "<view>_ids".
+      text: also deliver the features of the clip's sentence, as "text" (B, D) f32.
     """
 
     source: str = "video"
@@ -110,6 +112,7 @@ class View:
     gap: int | None = None
     group: str | None = None
     ids: bool = False
+    text: bool = False
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ import os
 import zlib
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -26,6 +26,7 @@ from jaxvid.data.sampling import (
     window_weights,
 )
 from jaxvid.data.sources import Record
+from jaxvid.data.text import Sentences
 from jaxvid.data.views import TEN_CROP_SHARE, apply_crop, fixed_crops, sample_crop, scale_crop
 
 BAD = "_bad"  # batch entry that carries the numbers of unreadable clips to the consumer
@@ -54,6 +55,7 @@ class Maker:
     source: Sequence[Record]
     data: DataConfig
     views: Mapping[str, View]
+    texts: Sentences | None = field(default=None, kw_only=True)
 
     def __post_init__(self):
         self._pool = None
@@ -74,6 +76,11 @@ class Maker:
         if self.data.short_side:
             return max(self.data.short_side, 0)
         return round(max(view.size for view in self.views.values()) * enlarge)
+
+    def facts(self, record: Record, index: int) -> dict[str, np.ndarray]:
+        """What is known of a clip besides its frames."""
+        known = _facts(record, index)
+        return known if self.texts is None else {**known, "text": self.texts[index]}
 
     def bytes_per_row(self, counts: Mapping[str, int]) -> int:
         return sum(counts[k] * v.frames * v.size**2 * 3 for k, v in self.views.items())
@@ -116,7 +123,7 @@ class TrainMaker(Maker):
                 bad[index] = str(error)
                 check_bad(bad, self.data.max_bad, len(self.source))
                 index = (index + 1) % len(self.source)
-        facts = _facts(record, index)
+        facts = self.facts(record, index)
         return {row: clip | facts for row, clip in clips.items()}, list(bad.items())
 
     def _cut(self, record: Record, step: int, rows: list[int]) -> dict[int, dict]:
@@ -192,12 +199,16 @@ class EvalMaker(Maker):
         if index < len(self.source):
             record = self.source[index]
             try:
-                return self._cut(record) | _facts(record, index) | {"valid": np.bool_(True)}, bad
+                return self._cut(record) | self.facts(record, index) | {
+                    "valid": np.bool_(True)
+                }, bad
             except VideoError as error:
                 bad.append((index, str(error)))
         blank = {k: np.zeros(self._shape(v), np.uint8) for k, v in self.views.items()}
         if self.windows:
             blank["weight"] = np.ones(self.clips * self.crops, np.float32)
+        if self.texts is not None:
+            blank["text"] = np.zeros_like(self.texts[0])
         return blank | _NOTHING | {"valid": np.bool_(False)}, bad
 
     def _shape(self, view: View) -> tuple[int, ...]:

@@ -21,8 +21,9 @@ class DataConfig:
       train_split, eval_split: values of the manifest's ``split`` column.
       frames, stride: clip length in frames and distance between two of them.
       plan: how frame indices are drawn in training: "dense" (pretraining walk), "dense_train"
-        (fine-tuning), "segments" (one frame of each of ``frames`` equal parts) or "jittered"
-        (stride drawn from 1 to ``stride`` for each clip, every frame moved by less than it).
+        (fine-tuning), "segments" (one frame of each of ``frames`` equal parts), "jittered"
+        (stride drawn from 1 to ``stride`` for each clip, every frame moved by less than it) or
+        "spread" (evenly from somewhere in the first fifth to somewhere in the last).
       crop: "multi_scale", "rrc_flip", "rrc", "stretched" (4:3 whatever the frame, three scales) or
         "centre"; one crop serves all frames of a clip.
       size: side of the square crop in pixels.
@@ -38,6 +39,10 @@ class DataConfig:
       level: "easy" or "hard" embedded videos.
       embedded_train, embedded_test: embedded videos per split.
       embedded_size, embedded_frames: their side in pixels and length.
+      text: tower that turns sentences into vectors, for methods that read them: "hashed" (a bag of
+        words with random vectors, a stand-in) or a local folder with an MPNet (config.json,
+        vocab.txt, model.safetensors). A clip without a sentence is described by its class's name.
+      text_width: width of hashed sentences.
       threads: clips decoded at once in one process; 0 = its share of the cores, at most 16.
       workers: loader processes; 0 = threads of the training process only.
       prefetch_mb: bound on the bytes of finished batches that wait.
@@ -69,6 +74,8 @@ class DataConfig:
     embedded_test: int = 80
     embedded_size: int = 96
     embedded_frames: int = 32
+    text: str = "hashed"
+    text_width: int = 768
     threads: int = 0
     workers: int = 0
     prefetch_mb: int = 512
@@ -76,7 +83,7 @@ class DataConfig:
     cache_dir: str = ""
 
     def __post_init__(self):
-        for name in ("frames", "stride", "size", "repeat", "prefetch_mb"):
+        for name in ("frames", "stride", "size", "repeat", "prefetch_mb", "text_width"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"config.data.{name}: {getattr(self, name)}, must be at least 1")
         for name in ("threads", "workers", "num_classes"):

@@ -2,9 +2,9 @@
 
 Columns: ``path`` and, optionally, ``label`` (class name or number), ``label_id``, ``split``,
 ``start`` and ``end`` (seconds, for clips inside a longer video), ``group`` (clips of one recording
-stay on one side when probes hold examples out) and ``flow`` (the optical flow of ``path``); any
-others are kept by the file and ignored here. Relative paths start from ``root`` or from the folder
-of the manifest.
+stay on one side when probes hold examples out), ``flow`` (the optical flow of ``path``) and
+``text`` or ``caption`` (a sentence); any others are kept by the file and ignored here. Relative
+paths start from ``root`` or from the folder of the manifest.
 """
 
 import csv
@@ -23,7 +23,7 @@ class Row:
     """One clip: resolved ``path``, seconds ``start`` to ``end`` (None = whole file), ``label``.
 
     Clips of one ``group`` come from one recording; without such a column, from one file. ``flow``
-    is the resolved path of the optical flow, "" = none.
+    is the resolved path of the optical flow, ``text`` a sentence about the clip; "" = none.
     """
 
     key: str
@@ -33,6 +33,7 @@ class Row:
     end: float | None = None
     group: str = ""
     flow: str = ""
+    text: str = ""
 
 
 @dataclass(frozen=True)
@@ -144,7 +145,8 @@ def load_manifest(
         lines[key] = line
         file = str(folder / row["path"])
         flow = str(folder / row["flow"]) if row.get("flow") else ""
-        rows.append(Row(key, file, label, start, end, row.get("group", "") or file, flow))
+        text = row.get("text", "") or row.get("caption", "")
+        rows.append(Row(key, file, label, start, end, row.get("group", "") or file, flow, text))
     return Manifest(str(path), tuple(rows), names)
 
 

@@ -28,7 +28,8 @@ from jaxvid.data.clips import (
 )
 from jaxvid.data.config import DataConfig
 from jaxvid.data.sampling import PLANS
-from jaxvid.data.sources import check_modalities, make_source
+from jaxvid.data.sources import check_modalities, make_source, sentences_of
+from jaxvid.data.text import Sentences, sentence_features
 from jaxvid.data.views import CROPS
 
 __all__ = [
@@ -54,6 +55,7 @@ def describe(data: DataConfig, split: str, views: Mapping[str, View] | None = No
     """
     source = make_source(data, split)
     check_modalities(source, views or {})
+    sentences_of(source, views or {})
     return SplitInfo(len(source), source.class_names, source[0].label >= 0)
 
 
@@ -123,7 +125,8 @@ def make_train_batches(
     Returns:
       Iterator of dicts: every view uint8 (b, [V,] T, H, W, 3), "label" int32 (b,) with -1 for none,
       "index" int32 (b,) positions in the split, "group" int32 (b,) equal for clips of one
-      recording, "<view>_ids" int32 (b, [V,] T) for views with ``ids``.
+      recording, "<view>_ids" int32 (b, [V,] T) for views with ``ids``, "text" f32 (b, D) for those
+      with ``text``.
 
     Raises:
       ConfigError: see :func:`steps_per_epoch`, :func:`resolve_views`, :func:`describe`; rows
@@ -134,7 +137,8 @@ def make_train_batches(
     check_modalities(source, views)
     steps_per_epoch(data, len(source), global_batch)
     rows = _check_rows(rows, global_batch)
-    maker = TrainMaker(source, data, views, seed, global_batch, rows)
+    texts = read_sentences(data, source, views)
+    maker = TrainMaker(source, data, views, seed, global_batch, rows, texts=texts)
     stop = _FOREVER if num_steps is None else start_step + num_steps
     return Batches(maker, data, range(start_step, stop))
 
@@ -178,8 +182,15 @@ def make_eval_batches(
     views = resolve_views(data, views)
     check_modalities(source, views)
     rows = _check_rows(rows, batch_size)
-    maker = EvalMaker(source, data, views, batch_size, rows, clips, crops, windows)
+    texts = read_sentences(data, source, views)
+    maker = EvalMaker(source, data, views, batch_size, rows, clips, crops, windows, texts=texts)
     return Batches(maker, data, range(math.ceil(len(source) / batch_size)))
+
+
+def read_sentences(data: DataConfig, source, views: Mapping[str, View]) -> Sentences | None:
+    """Features of the split's sentences, None where no view reads them."""
+    texts = sentences_of(source, views)
+    return sentence_features(data, texts) if texts else None
 
 
 class Batches:

@@ -126,6 +126,22 @@ def segment_test_ids(num_frames: int, frames: int, clips: int) -> np.ndarray:
     return np.array([[int(tick * s + tick * x) for x in range(frames)] for s in shares], np.int64)
 
 
+def spread_ids(num_frames: int, frames: int, head: float, tail: float) -> np.ndarray:
+    """Frames spaced evenly from the first fifth of a video to the last, both ends included.
+
+    Args:
+      num_frames: length of the video L.
+      frames: clip length.
+      head, tail: in [0, 1], place of the first frame in the first fifth and of the last in the
+        last: ``0.2 head (L - 1)`` and ``(1 - 0.2 tail) (L - 1)``.
+
+    >>> spread_ids(101, 5, 0.0, 0.0).tolist(), spread_ids(101, 3, 1.0, 1.0).tolist()
+    ([0, 25, 50, 75, 100], [20, 50, 80])
+    """
+    first, last = 0.2 * head * (num_frames - 1), (1 - 0.2 * tail) * (num_frames - 1)
+    return np.linspace(first, last, frames).round().astype(np.int64)
+
+
 def window_starts(num_frames: int, span: int) -> list[int]:
     """First frames of windows of ``span`` frames that overlap by half, as far as they fit.
 
@@ -216,6 +232,18 @@ def _sample_pace(rng: np.random.Generator, num_frames, frames, stride):
     return Plan(ids, (pace - 1,))
 
 
+def _sample_spread(rng: np.random.Generator, num_frames, frames, stride):
+    del stride
+    return spread_ids(num_frames, frames, *rng.random(2))
+
+
+def _spread_test(num_frames, frames, stride, clips):
+    """One clip: the mean one. Several: draws as in training, the same for every video."""
+    del stride
+    places = np.random.default_rng(0).random((clips, 2)) if clips > 1 else [(0.5, 0.5)]
+    return np.stack([spread_ids(num_frames, frames, *place) for place in places])
+
+
 def _segment_test(num_frames, frames, stride, clips):
     del stride
     return segment_test_ids(num_frames, frames, clips)
@@ -231,6 +259,7 @@ PLANS: dict[str, tuple[Callable, Callable]] = {
     "dense_train": (_sample_dense_train, dense_test_ids),
     "jittered": (_sample_jittered, dense_test_ids),
     "segments": (_sample_segments, _segment_test),
+    "spread": (_sample_spread, _spread_test),
     "pace": (_sample_pace, _constant_speed_test),
 }
 _SPEEDS = {

@@ -131,6 +131,30 @@ def check_modalities(source, views: Mapping[str, View]) -> None:
         )
 
 
+def sentences_of(source, views: Mapping[str, View]) -> list[str]:
+    """Sentence of every record, or the name of its class, where a view reads them; else nothing.
+
+    Raises:
+      ConfigError: a record has neither.
+    """
+    reader = next((name for name, view in views.items() if view.text), None)
+    if reader is None:
+        return []
+    if not isinstance(source, ManifestSource):
+        raise ConfigError(
+            f"view '{reader}' reads sentences, which needs config.data.source 'video', 'frames' or "
+            "'embedded'"
+        )
+    rows, names = source.manifest.rows, source.class_names
+    texts = [r.text or (names[r.label].replace("_", " ") if r.label >= 0 else "") for r in rows]
+    if not all(texts):
+        raise ConfigError(
+            f"{source.manifest.origin}: no sentence (column 'text' or 'caption') and no label for "
+            f"'{rows[texts.index('')].key}'; view '{reader}' reads one of every row"
+        )
+    return texts
+
+
 def split_manifest(data: DataConfig, split: str) -> Manifest:
     """Manifest rows of ``split``, the subset of ``data`` applied to the training split."""
     if data.source == "embedded":

@@ -75,7 +75,7 @@ class TokenStore:
 def eval_views(method: Method) -> dict[str, View]:
     """The view that ``encode`` reads, one clip of it, in the modality the method is trained on."""
     views = method.views()
-    return {"video": replace(views.get("video", View()), count=1)}
+    return {"video": replace(views.get("video", View()), count=1, text=False)}
 
 
 def eval_context() -> Context:

@@ -26,13 +26,15 @@ def video_probabilities(method: Method, params: Tree, extra: Tree, batch: Batch)
       method: whose ``predict`` gives "logits".
       params, extra: its weights.
       batch: "video" (B, [V,] T, H, W, C) uint8, and "weight" (B, V) of the views unless all count
-        alike; views are taken one after the other, so that memory doesn't grow with V.
+        alike, and "index" where ``predict`` reads it; views are taken one after the other, so that
+        memory doesn't grow with V.
     """
     video = batch["video"]
     views = video[None] if video.ndim == 5 else jnp.moveaxis(video, 1, 0)
+    facts = {"index": batch["index"]} if "index" in batch else {}
 
     def one(view):
-        augmented = method.augment({"video": view}, eval_context())
+        augmented = method.augment({**facts, "video": view}, eval_context())
         logits = method.predict(params, extra, augmented)["logits"]
         return jax.nn.softmax(logits.astype(jnp.float32), axis=-1)
 

@@ -83,6 +83,24 @@ def nt_xent_loss(first: Array, second: Array, temperature: float) -> Array:
     return loss.reshape(2, -1).mean(0)
 
 
+def symmetric_nce_loss(first: Array, second: Array, temperature: float) -> Array:
+    """Pairs against all other pairings of the batch, both ways (Radford et al. 2021).
+
+    ``-1/2 [log softmax_j(s_ij)_i + log softmax_j(s_ji)_i]`` with ``s = first second^T / t``.
+
+    Args:
+      first, second: (B, D) features of two modalities, row i of both belongs together.
+      temperature: of the softmax.
+
+    Returns:
+      (B,) in nats; constant features give ln B.
+    """
+    logits = first @ second.T / temperature
+    own = jnp.arange(len(logits))
+    both = [optax.softmax_cross_entropy_with_integer_labels(s, own) for s in (logits, logits.T)]
+    return 0.5 * (both[0] + both[1])
+
+
 def hits(logits: Array, positive: Array, k: int) -> Array:
     """Whether one of the k largest logits is a positive, (B,) f32 in percent."""
     _, top = jax.lax.top_k(logits, k)

@@ -19,6 +19,8 @@ from jaxvid.methods.supervised import Supervised
 from jaxvid.methods.supervised_blocks import SupervisedBlocks
 from jaxvid.methods.tats import TATS
 from jaxvid.methods.tubelet import TubeletContrast
+from jaxvid.methods.turbo import Turbo
+from jaxvid.methods.turbo_language import TurboLanguage
 
 METHODS: dict[str, type[Method]] = {
     "videomae": VideoMAE,
@@ -35,6 +37,8 @@ METHODS: dict[str, type[Method]] = {
     "tubelet": TubeletContrast,
     "speed": SpeedChange,
     "order": ClipOrder,
+    "turbo": Turbo,
+    "turbo_language": TurboLanguage,
     "supervised": Supervised,
     "supervised_blocks": SupervisedBlocks,
 }

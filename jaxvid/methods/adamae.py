@@ -81,6 +81,7 @@ class AdaMAE(MaskedAutoencoder):
         video = batch["video"]
         tokens = self.embed(params, video)
         logp, mask = self.propose(params, tokens, batch, ctx.train)
+        mask = self.scored(mask, batch["rng"], self.grid(video))
         reconstruction, sampling = self.losses(params, video, tokens, logp, mask, batch["rng"])
         metrics = {
             "reconstruction": reconstruction.mean(),

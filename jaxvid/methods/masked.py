@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
-from jaxvid.core.config import ConfigError
+from jaxvid.core.config import ConfigError, check
 from jaxvid.core.method import Method
 from jaxvid.core.types import Batch, Context, Features, LossOut, Tree
 from jaxvid.losses.reconstruction import (
@@ -19,13 +19,8 @@ from jaxvid.losses.reconstruction import (
     pixel_target,
     token_loss,
 )
-from jaxvid.masking.patterns import (
-    Mask,
-    Pattern,
-    indices_to_mask,
-    mask_to_indices,
-    sample_mask,
-)
+from jaxvid.masking.patterns import Mask, Pattern, indices_to_mask, mask_to_indices, sample_mask
+from jaxvid.masking.scored import ScoredPattern, sample_scored
 from jaxvid.models.decoder import Decoder
 from jaxvid.models.layers import fold_keys
 from jaxvid.models.patches import Grid, Patch, gather_tokens, patchify, token_grid, unpatchify
@@ -40,11 +35,12 @@ class MaskedAutoencoder(Method):
 
     Attributes:
       encoder: the video transformer; sees visible tokens only.
-      decoder_width, decoder_heads: None = half of the encoder's.
-      decoder_depth: number of decoder blocks.
+      decoder_width, decoder_depth, decoder_heads: of the decoder; None = half of the encoder's.
       rho: fraction of tokens that is hidden.
       target: "norm" (per token and channel) or "pixel".
       recon: "mse" or "l1" over the pixels of a token.
+      recon_ratio: masked tokens that training decodes, over *all* tokens; 1 = all that are masked.
+      recon_mask: which of them: "random", or "cell" (running cells, VideoMAE V2).
     """
 
     coupling: ClassVar[Literal["none", "batch"]] = "none"
@@ -56,8 +52,11 @@ class MaskedAutoencoder(Method):
     rho: float = 0.9
     target: TargetKind = "norm"
     recon: ErrorKind = "mse"
+    recon_ratio: float = 1.0
+    recon_mask: ScoredPattern = "random"
 
     def __post_init__(self):
+        check(0 < self.recon_ratio <= 1, "method.recon_ratio", self.recon_ratio, "in (0, 1]")
         if not 0 < self.rho < 1:
             raise ConfigError(
                 f"method.rho: got {self.rho}; must lie between 0 and 1, both excluded "
@@ -132,6 +131,10 @@ class MaskedAutoencoder(Method):
         """
         raise NotImplementedError
 
+    def scored(self, mask: Mask, keys: Array, grid: Grid) -> Mask:
+        """``mask`` with those of its masked tokens that training decodes; ``keys`` (B,)."""
+        return sample_scored(mask, keys, grid, self.recon_ratio, self.recon_mask)
+
     def tokenise(self, params: Tree, video: Array, index: Array | None = None) -> Array:
         """Tokens with positions of a normalised clip, all (B, N, D) or at ``index`` (B, K)."""
         return self.encoder_net().apply(
@@ -184,8 +187,7 @@ class MaskedAutoencoder(Method):
         """Features of whole clips: final LayerNorm applied, pooled = mean over tokens."""
         del extra
         video = batch["video"]
-        tokens = self.encoder_net().apply({"params": params["encoder"]}, video)
-        tokens = tokens.astype(jnp.float32)
+        tokens = self.encoder_net().apply({"params": params["encoder"]}, video).astype(jnp.float32)
         grid = tokens.reshape(tokens.shape[0], *self.grid(video), -1)
         return Features(grid, tokens.mean(axis=1))
 
@@ -240,9 +242,9 @@ class VideoMAE(MaskedAutoencoder):
         """Mean reconstruction error of the hidden tokens."""
         del ctx, carry
         video = batch["video"]
-        mask, _ = self.choose_mask(params, extra, batch)
+        keys, grid = batch["rng"], self.grid(video)
+        mask = self.scored(self.choose_mask(params, extra, batch)[0], keys, grid)
         seen = self.tokenise(params, video, mask.visible)
-        keys = fold_keys(batch["rng"], 1)
-        predicted = self.predict_masked(params, seen, mask, self.grid(video), keys)
+        predicted = self.predict_masked(params, seen, mask, grid, fold_keys(keys, 1))
         loss = self.per_token_loss(video, predicted, mask.masked).mean()
         return LossOut(loss, {"visible": jnp.float32(mask.visible.shape[1])})

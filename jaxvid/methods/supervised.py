@@ -3,104 +3,51 @@
 from dataclasses import dataclass
 from typing import Literal
 
-import jax
 import jax.numpy as jnp
 from jax import Array
 
-from jaxvid.augment.colour import to_unit
-from jaxvid.augment.geometry import random_erase, random_flip
-from jaxvid.augment.jitter import ClipAugment
-from jaxvid.augment.mix import mix, sample_weight
-from jaxvid.augment.randaug import MAX_LEVEL, rand_augment
 from jaxvid.core import trees
-from jaxvid.core.config import ConfigError
-from jaxvid.core.method import Method
+from jaxvid.core.config import ConfigError, check
 from jaxvid.core.types import Batch, Context, Features, LossOut, Objective, RunInfo, Tree, View
-from jaxvid.losses.classification import smooth_targets, soft_cross_entropy_loss
+from jaxvid.losses.classification import soft_cross_entropy_loss
+from jaxvid.methods.labelled import Labelled
 from jaxvid.models.backbone_config import BackboneConfig
 from jaxvid.models.encoders import Classifier, EncoderConfig, with_drop_path
-from jaxvid.models.layers import fold_keys
 from jaxvid.models.vit import vit_config
 
 
 @dataclass(frozen=True)
-class Supervised(Method):
+class Supervised(Labelled):
     """Encoder over the whole clip, mean pooling, norm, linear head.
 
     Started with ``init_from`` a pretraining run it takes over ``encoder/*`` (but not a
     transformer's final norm, which it doesn't have). Linear probing is
     ``trains="(fc_norm|head)/.*"``; an encoder of which nothing is trained runs as in evaluation.
-    RandAugment works on the crop (on the device); the public code works on the frame, before it
-    crops.
 
     Attributes:
       source: modality, "video" or "flow".
       encoder: a transformer, whose stochastic depth is set by ``drop_path``, or a convolutional
         network, which has none.
-      num_classes: classes of the data set; 0 = as many as the manifest has.
       drop_path: stochastic-depth rate of the last block, growing linearly from 0.
-      head_norm: norm before the head: "layer" as video transformers have, "none" as convolutional
-        networks have, or "batch" (statistics over the clips), which takes away what all clips
-        share; with little data and much empty background that is most of the feature, and training
-        with "layer" may not get started. "unit_batch" is "batch" on features of unit length.
-      head_scale: factor on the initial weights of the head; small ones keep a pretrained encoder
-        still at first, 1 lets a fresh one learn at once.
-      head_dropout: dropout before the head.
-      label_smoothing: share of the target spread over all classes.
-      mixup, cutmix: Beta parameters, 0 = off; ``switch_prob`` is the chance of CutMix if both are
-        on. Drawn once for the global batch.
-      flip: chance of a left-right flip; 0 for data whose labels name a direction.
-      randaug_layers, randaug_magnitude, randaug_std: RandAugment; 0 layers = off.
-      erasing: chance that a box is replaced by noise.
-      jitter: colour changes of convolutional recipes, None = none.
       trains: regex of the parameters that are trained.
     """
 
     source: str = "video"
     encoder: EncoderConfig = vit_config("B")
-    num_classes: int = 0
     drop_path: float = 0.1
-    head_norm: Literal["layer", "batch", "unit_batch", "none"] = "layer"
-    head_scale: float = 0.001
-    head_dropout: float = 0.0
-    label_smoothing: float = 0.1
-    mixup: float = 0.8
-    cutmix: float = 1.0
-    switch_prob: float = 0.5
-    flip: float = 0.5
-    randaug_layers: int = 4
-    randaug_magnitude: float = 9.0
-    randaug_std: float = 0.5
-    erasing: float = 0.25
-    jitter: ClipAugment | None = None
     trains: str = ".*"
 
     def __post_init__(self):
-        if self.num_classes < 0 or self.num_classes == 1:
-            raise ConfigError(f"method.num_classes: got {self.num_classes}; must be 2 or more")
+        super().__post_init__()
         if getattr(self.encoder, "drop_path", 0):
             raise ConfigError("method.encoder.drop_path: set method.drop_path instead")
         with_drop_path(self.encoder, self.drop_path)
-        for name in ("drop_path", "head_dropout", "label_smoothing"):
-            if not 0 <= getattr(self, name) < 1:
-                raise ConfigError(f"method.{name}: got {getattr(self, name)}; must be in [0, 1)")
-        for name in ("switch_prob", "flip", "erasing"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise ConfigError(f"method.{name}: got {getattr(self, name)}; must be in [0, 1]")
-        for name in ("mixup", "cutmix", "randaug_layers", "randaug_std", "head_scale"):
-            if getattr(self, name) < 0:
-                raise ConfigError(f"method.{name}: got {getattr(self, name)}; can't be negative")
-        if not 0 <= self.randaug_magnitude <= MAX_LEVEL:
-            raise ConfigError(
-                f"method.randaug_magnitude: got {self.randaug_magnitude}; must be in "
-                f"[0, {MAX_LEVEL:g}]"
-            )
+        check(0 <= self.drop_path < 1, "method.drop_path", self.drop_path, "in [0, 1)")
 
     @property
     def coupling(self) -> Literal["none", "batch"]:
         """Batch statistics couple the clips of a batch."""
-        conv = isinstance(self.encoder, BackboneConfig)
-        return "batch" if conv or "batch" in self.head_norm else "none"
+        return "batch" if isinstance(self.encoder, BackboneConfig) else super().coupling
 
     def objectives(self, run: RunInfo) -> tuple[Objective, ...]:
         """One objective on what ``trains`` matches."""
@@ -128,31 +75,6 @@ class Supervised(Method):
         """Parameters ``encoder``, ``fc_norm`` and ``head``; extra: running averages, if any."""
         extra = dict(self.net().init(key, batch["video"]))
         return extra.pop("params"), extra
-
-    def augment(self, batch: Batch, ctx: Context) -> Batch:
-        """Normalised clips; in training also augmented, mixed, and with soft "target" (B, K)."""
-        if not ctx.train:
-            return super().augment(batch, ctx)
-        randaug, flip, erase = jax.vmap(lambda k: jax.random.split(k, 3), out_axes=1)(batch["rng"])
-        video = to_unit(batch["video"])
-        if self.jitter is not None:
-            video = self.jitter(video, fold_keys(batch["rng"], 3), jax.random.fold_in(ctx.key, 1))
-        if self.randaug_layers:
-            video = rand_augment(
-                video, randaug, self.randaug_magnitude, self.randaug_layers, self.randaug_std
-            )
-        if self.flip:
-            video = random_flip(video, flip, self.flip)
-        video = self.normalise(255.0 * video)
-        if self.erasing:
-            video = random_erase(video, erase, self.erasing)
-        target = smooth_targets(batch["label"], self.num_classes, self.label_smoothing)
-        if self.mixup or self.cutmix:
-            weight = sample_weight(
-                ctx.key, *video.shape[2:4], self.mixup, self.cutmix, self.switch_prob
-            )
-            video, target = mix(video, target, weight)
-        return {**batch, "video": video, "target": target}
 
     def loss(self, params: Tree, extra: Tree, batch: Batch, ctx: Context, carry: Tree) -> LossOut:
         """Cross entropy with the soft targets; "top1" counts hits of the heaviest class."""

@@ -12,6 +12,7 @@ from jaxvid.core.types import Batch, Context, LossOut, Objective, RunInfo, Tree
 from jaxvid.losses import policy as pl
 from jaxvid.masking.patterns import Mask
 from jaxvid.masking.sampler import moving_share
+from jaxvid.masking.scored import num_scored
 from jaxvid.methods.sampled import TrajectorySampled
 from jaxvid.models.layers import fold_keys
 from jaxvid.models.patches import Grid
@@ -104,14 +105,14 @@ class TATS(TrajectorySampled):
         params, extra = super().init(key, batch)
         rows, grid = len(batch["video"]), self.grid(batch["video"])
         n = grid[0] * grid[1] * grid[2]
-        hidden = n - self.count_visible(grid)
+        scored = num_scored(n, n - self.count_visible(grid), self.recon_ratio)
         if self.k > 1:
             empty = {
                 "tokens": jnp.zeros((n, self.encoder.width), self.dtype),
-                "masked": jnp.zeros(hidden, jnp.int32),
+                "masked": jnp.zeros(scored, jnp.int32),
                 "logp": jnp.zeros(n),
                 "value": jnp.zeros(()),
-                "error": jnp.zeros(hidden),
+                "error": jnp.zeros(scored),
                 "key": jax.random.key_data(jax.random.key(0)),
             }
             room = lambda x: jnp.zeros((self.k - 1, rows, *x.shape), x.dtype)  # noqa: E731
@@ -125,9 +126,9 @@ class TATS(TrajectorySampled):
 
         Args:
           tokens: (B, N, D) as the sampler observed them.
-          mask: the action.
+          mask: the action, of the masked tokens those that were decoded.
           guess: recorded policy.
-          error: (B, Nm), the reward of every masked token.
+          error: (B, Nm), the reward of every one of them.
           keys: (B,) keys of the clips, hence of the landmarks.
         """
         episode = {
@@ -151,7 +152,7 @@ class TATS(TrajectorySampled):
             tokens = self.observe(params, video)
             guess = self.act(params, tokens, grid, keys)
             logp = guess.logp
-        mask = self.draw(logp, keys, grid)
+        mask = self.scored(self.draw(logp, keys, grid), keys, grid)
         # Visible patches are embedded again: the gradient of so few costs less than that of all.
         seen = self.tokenise(params, video, mask.visible)
         predicted = self.predict_masked(params, seen, mask, grid, fold_keys(keys, 1))
@@ -211,7 +212,7 @@ class TATS(TrajectorySampled):
             actor = pl.ppo_clip_mean_loss(logp, old, masked, advantage, self.clip)
         else:
             keys = fold_keys(jax.random.wrap_key_data(episode["key"]), 3 + update)
-            redrawn = self.draw(logp, keys, grid).masked
+            redrawn = self.scored(self.draw(logp, keys, grid), keys, grid).masked
             actor = pl.ppo_resampled_loss(logp, old, masked, redrawn, advantage, self.clip)
         critic = pl.value_loss(guess.value, target, episode["value"], self.value_clip)
         loss = self.c1 * actor + self.c2 * critic - self.c3 * pl.entropy(logp)

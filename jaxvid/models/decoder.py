@@ -91,9 +91,17 @@ class RasterDecoder(nn.Module):
         self.head = Dense(self.outputs, dtype=self.dtype)
 
     def __call__(self, encoded: Array, visible: Array, masked: Array, grid: Grid) -> Array:
-        """Predictions (B, Nm, outputs) f32 for the tokens ``masked`` (B, Nm)."""
-        x = self.blocks(self.assemble(encoded, visible, grid))
-        x = gather_tokens(x[:, 1:] if self.config.cls else x, masked)
+        """Predictions (B, Nm, outputs) f32 for the tokens ``masked`` (B, Nm).
+
+        Tokens of the grid that are neither visible nor masked are left out of the blocks.
+        """
+        x = self.assemble(encoded, visible, grid)
+        first, kept = self.config.cls, jnp.concatenate([visible, masked], axis=1)
+        if first + kept.shape[1] < x.shape[1]:
+            x = jnp.concatenate([x[:, :first], gather_tokens(x[:, first:], kept)], axis=1)
+            x = self.blocks(x)[:, -masked.shape[1] :]
+        else:
+            x = gather_tokens(self.blocks(x)[:, first:], masked)
         return self.head(self.norm(x)).astype(jnp.float32)
 
     def assemble(self, encoded: Array, visible: Array, grid: Grid) -> Array:

@@ -16,6 +16,7 @@ from jaxvid.models.patches import token_grid
 from jaxvid.models.vit import Encoder, VitConfig
 
 EncoderConfig = VitConfig | BackboneConfig
+HeadNorm = Literal["layer", "batch", "unit_batch", "none"]
 
 
 def make_encoder(
@@ -70,8 +71,8 @@ def with_drop_path(config: EncoderConfig, rate: float) -> EncoderConfig:
     return config
 
 
-class Classifier(nn.Module):
-    """Encoder without final norm, mean over tokens, norm, dropout, linear head.
+class PooledHead(nn.Module):
+    """Norm (``fc_norm``), dropout and linear layer (``head``) on pooled features.
 
     Attributes:
       num_classes: width of the head.
@@ -79,11 +80,49 @@ class Classifier(nn.Module):
         (to unit length first) or "none".
       drop: dropout before the head.
       head_scale: factor on the initial head weights, so that first logits are small.
+      norm_eps: of the norm.
     """
+
+    num_classes: int
+    norm: HeadNorm = "layer"
+    drop: float = 0.0
+    head_scale: float = 0.001
+    norm_eps: float = 1e-5
+    dtype: str = "float32"
+
+    def setup(self):
+        if self.norm != "none":
+            form = nn.LayerNorm if self.norm == "layer" else BatchNorm
+            self.fc_norm = form(self.norm_eps, dtype=self.dtype)
+        init = nn.initializers.truncated_normal(0.02 * self.head_scale)
+        self.head = nn.Dense(self.num_classes, dtype="float32", kernel_init=init)
+
+    def __call__(self, pooled: Array, keys: Array | None = None, train: bool = False) -> Array:
+        """Logits (B, num_classes) f32 of pooled features (B, D).
+
+        Args:
+          pooled: of an encoder.
+          keys: (B,) switches dropout on.
+          train: whether BatchNorm uses the statistics of the batch.
+        """
+        features = self.features(pooled, train).astype(jnp.float32)
+        return self.head(dropout(features, self.drop, keys, (0,)))
+
+    def features(self, pooled: Array, train: bool = False) -> Array:
+        """What the linear layer reads, (B, D)."""
+        if self.norm == "none":
+            return pooled
+        if self.norm == "unit_batch":
+            pooled /= jnp.linalg.norm(pooled, axis=-1, keepdims=True) + 1e-12
+        return self.fc_norm(pooled) if self.norm == "layer" else self.fc_norm(pooled, train)
+
+
+class Classifier(nn.Module):
+    """Encoder without final norm, mean over tokens, :class:`PooledHead` (its fields go there)."""
 
     config: EncoderConfig
     num_classes: int
-    norm: Literal["layer", "batch", "unit_batch", "none"] = "layer"
+    norm: HeadNorm = "layer"
     drop: float = 0.0
     head_scale: float = 0.001
     dtype: str = "float32"
@@ -95,11 +134,10 @@ class Classifier(nn.Module):
             self.config, final_norm=False, dtype=self.dtype, scan=self.scan, remat=self.remat
         )
         eps = getattr(self.config, "norm_eps", 1e-5)
-        if self.norm != "none":
-            form = nn.LayerNorm if self.norm == "layer" else BatchNorm
-            self.fc_norm = form(eps, dtype=self.dtype)
-        init = nn.initializers.truncated_normal(0.02 * self.head_scale)
-        self.head = nn.Dense(self.num_classes, dtype="float32", kernel_init=init)
+        self.pooled = PooledHead(
+            self.num_classes, self.norm, self.drop, self.head_scale, eps, self.dtype
+        )
+        nn.share_scope(self, self.pooled)  # its parameters stand beside the encoder
 
     def __call__(
         self,
@@ -119,9 +157,8 @@ class Classifier(nn.Module):
         """
         own_keys = None if train_encoder is False else keys
         train_encoder = train if train_encoder is None else train_encoder
-        pooled = self.features(self.tokens(video, own_keys, train_encoder), train)
-        keys = fold_keys(keys, getattr(self.config, "depth", 0))
-        return self.head(dropout(pooled.astype(jnp.float32), self.drop, keys, (0,)))
+        pooled = pool(self.tokens(video, own_keys, train_encoder))
+        return self.pooled(pooled, fold_keys(keys, getattr(self.config, "depth", 0)), train)
 
     def tokens(self, video: Array, keys: Array | None = None, train: bool = False) -> Array:
         """Tokens (B, t, h, w, D) after the last block."""
@@ -129,9 +166,4 @@ class Classifier(nn.Module):
 
     def features(self, tokens: Array, train: bool = False) -> Array:
         """Pooled features (B, D) of tokens (B, t, h, w, D) after the last block."""
-        pooled = pool(tokens)
-        if self.norm == "none":
-            return pooled
-        if self.norm == "unit_batch":
-            pooled /= jnp.linalg.norm(pooled, axis=-1, keepdims=True) + 1e-12
-        return self.fc_norm(pooled) if self.norm == "layer" else self.fc_norm(pooled, train)
+        return self.pooled.features(pool(tokens), train)

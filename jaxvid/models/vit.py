@@ -28,7 +28,7 @@ class VitConfig:
       patch: tubelet (frames, height, width) in pixels.
       pos: position table: "sincos1d" over the flattened token index (VideoMAE), "sincos3d",
         "learned" (one vector per token) or "separable" (learned, time + space).
-      cls: prepend a learned class token.
+      cls: prepend a learned class token, with a learned position where the others are learned.
       qkv_bias: "qv", "full" or "none".
       drop_path: stochastic-depth rate of the last block, growing linearly from 0.
       attention: "auto", "xla", "chunked" or "cudnn" (GPU, bfloat16), see
@@ -137,7 +137,8 @@ class Encoder(nn.Module):
         if c.cls:
             init = nn.initializers.truncated_normal(0.02)
             self.cls_token = self.param("cls_token", init, (1, 1, c.width))
-            self.cls_pos = self.param("cls_pos", init, (1, 1, c.width))
+            if not c.pos.startswith("sincos"):
+                self.cls_pos = self.param("cls_pos", init, (1, 1, c.width))
 
     def __call__(self, video: Array, index: Array | None = None, keys: Array | None = None):
         """Encoded tokens (B, N or K, D) of a clip (B, T, H, W, C), see the other methods."""
@@ -164,9 +165,16 @@ class Encoder(nn.Module):
           tokens: any subset of the token grid, in any order.
           keys: (B,) keys for drop path, or None in evaluation.
         """
+        x = self.encode_all(tokens, keys)
+        return x[:, 1:] if self.config.cls else x
+
+    def encode_all(self, tokens: Array, keys: Array | None = None) -> Array:
+        """As :meth:`encode`, (B, 1 + K, D) with the class token first where there is one."""
         if self.config.cls:
-            first = jnp.tile(self.cls_token + self.cls_pos, (tokens.shape[0], 1, 1))
+            first = self.cls_token
+            if not self.config.pos.startswith("sincos"):
+                first = first + self.cls_pos
+            first = jnp.tile(first, (tokens.shape[0], 1, 1))
             tokens = jnp.concatenate([first.astype(tokens.dtype), tokens], axis=1)
         x = self.blocks(tokens, keys)
-        x = self.norm(x) if self.final_norm else x
-        return x[:, 1:] if self.config.cls else x
+        return self.norm(x) if self.final_norm else x

@@ -112,9 +112,16 @@ def test_tokens_and_positions_are_input_and_never_decay():
 
 
 def test_two_stacks_have_no_layer_decay():
-    params = {"encoder/blocks/a": np.zeros((3, 2)), "decoder/blocks/a": np.zeros((2, 2))}
+    params = {"encoder/blocks/a": np.zeros((3, 2)), "sampler/blocks/a": np.zeros((2, 2))}
     with pytest.raises(ConfigError, match=r"depths \[2, 3\]"):
         lr_multipliers(OptimConfig(lr=1.0, layer_decay=0.75), params)
+
+
+def test_a_decoder_stands_on_top_of_the_stack_as_a_whole():
+    paths = ("encoder/blocks/a", "decoder/blocks/a", "decoder/mask_token", "head/bias")
+    ids = layer_ids({path: np.zeros((3 if "enc" in path else 2, 2)) for path in paths})
+    assert [ids[path] for path in paths[1:]] == [4, 4, 4]
+    assert list(ids[paths[0]]) == [1, 2, 3]
 
 
 def test_probe_without_blocks_keeps_rate_one():

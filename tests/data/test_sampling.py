@@ -49,6 +49,21 @@ def test_segments_take_one_frame_of_each_part():
     assert (ids // 3 == np.arange(8)).all()
 
 
+def test_spread_clips_run_from_the_first_fifth_to_the_last():
+    rng = np.random.default_rng(3)
+    clips = np.array([sample_ids("spread", rng, 1001, 16, 4) for _ in range(300)])
+    first, last = clips[:, 0], clips[:, -1]
+    for ends in (first, 1000 - last):
+        assert ends.min() < 10 and 190 < ends.max() <= 200
+    assert abs(np.corrcoef(first, last)[0, 1]) < 0.2
+    # Evenly spaced but for rounding.
+    assert (np.ptp(np.diff(clips), axis=1) <= 1).all()
+    np.testing.assert_array_equal(fixed_ids("spread", 101, 5, 4)[0], [10, 30, 50, 70, 90])
+    ten = fixed_ids("spread", 1001, 16, 4, clips=10)
+    assert len({tuple(row) for row in ten}) == 10 and ten[:, 0].max() <= 200
+    np.testing.assert_array_equal(ten, fixed_ids("spread", 1001, 16, 4, clips=10))
+
+
 def test_jittered_draws_a_stride_and_moves_every_frame():
     rng = np.random.default_rng(2)
     clips = np.array([sample_ids("jittered", rng, 200, 8, 4) for _ in range(400)])

@@ -31,6 +31,8 @@ CONFIG_OF = {
     "tubelet": "tubelet_k400",
     "speed": "speed_ucf101",
     "order": "speed_ucf101:order,",
+    "turbo": "turbo_ucf101:hmdb51,",
+    "turbo_language": "turbo_htm_aa",
     "supervised": "finetune_hmdb51",
     "supervised_blocks": "finetune_dpc_ucf101:method=memdpc,",
 }
@@ -53,6 +55,8 @@ def built(name):
     tops = {np.dtype(np.uint8): 256, np.dtype(np.int32): 4}
     batch = {
         key: jnp.asarray(rng.integers(0, tops[np.dtype(x.dtype)], x.shape, dtype=x.dtype))
+        if np.dtype(x.dtype) in tops
+        else jnp.asarray(rng.standard_normal(x.shape, np.float32))
         for key, x in run.abstract_batch.items()
     }
     batch["rng"] = jax.random.split(jax.random.key(1), run.config.batch_size)
