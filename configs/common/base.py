@@ -131,11 +131,15 @@ def smoke(config: ConfigDict) -> ConfigDict:
                         ("m_o", 0.25), ("num_landmarks", 8), ("sampler_heads", 2),
                         ("dim", 16), ("queue", 16), ("topk", 2), ("blocks", 4),
                         ("block_frames", 2), ("stride", 1), ("predict", 2), ("slots", 8),
-                        ("contrast_group_size", 4)):  # fmt: skip
+                        ("contrast_group_size", 4), ("prototypes", 24), ("head_widths", (32,)),
+                        ("teacher", models.image_vit("tiny", "dino", patch=(1, 8, 8))),
+                        ("teacher_size", 32), ("teacher_weights", "random")):  # fmt: skip
         if name in config.method:
             config.method[name] = value
     if config.method.get("num_classes") == classes and classes:
         config.method.num_classes = config.data.num_classes
+    if "teacher" in config.method:
+        config.init_from = ""
     for entry in config.optim.values():
         entry.warmup_epochs = min(entry.warmup_epochs, 0.5)
         entry.milestones = tuple(0.5 for _ in entry.milestones)

@@ -15,6 +15,8 @@ from jaxvid.methods.maest import MAEST
 from jaxvid.methods.masked import VideoMAE
 from jaxvid.methods.moco import MoCo, UberNCE
 from jaxvid.methods.order import ClipOrder
+from jaxvid.methods.sigma import SigmaMLP
+from jaxvid.methods.sigma_dino import SigmaDINO
 from jaxvid.methods.simclr import SimCLR
 from jaxvid.methods.speed import SpeedChange
 from jaxvid.methods.supervised import Supervised
@@ -65,6 +67,23 @@ def tats(**fields: Any) -> ConfigDict:
     """
     fields = {"encoder": models.vit("B")} | fields
     return to_config(from_config(TATS, fields, "methods.tats"), name="tats")
+
+
+def sigma(**fields: Any) -> ConfigDict:
+    """SIGMA: ViT-B, tube mask, rho 0.9, 3,000 prototypes, targets from an MLP on the pixels."""
+    fields = {"encoder": models.vit("B")} | fields
+    return to_config(from_config(SigmaMLP, fields, "methods.sigma"), name="sigma")
+
+
+def sigma_dino(**fields: Any) -> ConfigDict:
+    """SIGMA with targets from a frozen DINO ViT-B/16, which ``config.init_from`` must bring."""
+    fields = {"encoder": models.vit("B"), "teacher": models.image_vit("B", "dino")} | fields
+    return to_config(from_config(SigmaDINO, fields, "methods.sigma_dino"), name="sigma_dino")
+
+
+def teacher(file: str) -> tuple[tuple[str, str, str], ...] | str:
+    """``config.init_from`` that reads the frozen teacher from ``file``; "" without one."""
+    return ((file, "params/encoder/", "extra/teacher"),) if file else ""
 
 
 # How co-training makes pairs of clips (public code): of two clips of the same frames one changes

@@ -6,12 +6,18 @@ from ml_collections import ConfigDict
 
 from jaxvid.core.config import to_config
 from jaxvid.models.backbone_config import backbone_config
+from jaxvid.models.image_vit import image_vit_config
 from jaxvid.models.vit import vit_config
 
 
 def vit(size: str = "B", **overrides: Any) -> ConfigDict:
     """Video transformer of a named size ("tiny", "S", "B", "L", "H") with fields replaced."""
     return to_config(vit_config(size, **overrides))
+
+
+def image_vit(size: str, family: str, **overrides: Any) -> ConfigDict:
+    """Image transformer of a named size and family ("dino", "dinov2", "dinov2_reg")."""
+    return to_config(image_vit_config(size, family, **overrides))
 
 
 def backbone(size: str = "s3d", **overrides: Any) -> ConfigDict:

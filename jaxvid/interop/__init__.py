@@ -7,6 +7,7 @@ from jaxvid.core import trees
 from jaxvid.core.checkpoint import read_model
 from jaxvid.core.types import Tree
 from jaxvid.interop.families import carries_weights, detect_family, family_rules
+from jaxvid.interop.images import prepare
 from jaxvid.interop.read import read_state
 from jaxvid.interop.rules import InteropError, import_state, split_statistics
 
@@ -27,7 +28,7 @@ def read_checkpoint(path: str | Path) -> tuple[dict[str, Tree], dict, int]:
     state = read_state(path)
     family = detect_family(state)
     rules = family_rules(family)
-    flat, unused = import_state(state, rules)
+    flat, unused = import_state(prepare(state) if family == "image_vit" else state, rules)
     unknown = [name for name in unused if carries_weights(name)]
     if unknown:
         raise InteropError(f"{path}: names that '{family}' doesn't know: {', '.join(unknown)}")

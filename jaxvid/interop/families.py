@@ -59,6 +59,11 @@ VIDEOMAE_FINETUNE = [
     *_norm("fc_norm", "fc_norm"),
     *dense_rules("head", "head"),
 ]
+SIGMA_PRETRAIN = [
+    *VIDEOMAE_PRETRAIN,
+    Rule("prototypes", "prototypes"),
+    *(rule for i in range(4) for rule in dense_rules(f"head.{2 * i}", f"projection/fc{i}")),
+]
 ADAMAE_SAMPLER = [
     Rule("pos_embed_probs", "pos_embed", "table"),
     *under(BLOCK, "get_token_probs.0.", "block/"),
@@ -126,11 +131,23 @@ VIDEOMAE_HF_FINETUNE = [
     *dense_rules("classifier", "head"),
 ]
 
+# Names as `jaxvid.interop.images.prepare` leaves them.
+IMAGE_VIT = [
+    *PATCH_EMBED,
+    Rule("cls_token", "cls_token"),
+    Rule("cls_pos", "cls_pos"),
+    Rule("patch_pos", "pos_embed/table", "table"),
+    *under(BLOCK, "blocks.{i}.", "blocks/"),
+    *_norm("norm", "norm"),
+]
+
 FAMILIES: dict[str, list[Rule]] = {
     "videomae_pretrain": VIDEOMAE_PRETRAIN,
     "videomae_finetune": VIDEOMAE_FINETUNE,
     "adamae_pretrain": ADAMAE_PRETRAIN,
     "maest_pretrain": MAEST_PRETRAIN,
+    "sigma_pretrain": SIGMA_PRETRAIN,
+    "image_vit": under(IMAGE_VIT, "", "encoder/"),
     "videomae_hf_pretrain": VIDEOMAE_HF_PRETRAIN,
     "videomae_hf_finetune": VIDEOMAE_HF_FINETUNE,
     **CONV_FAMILIES,
@@ -177,9 +194,11 @@ def detect_family(names: Iterable[str]) -> str:
         "adamae_pretrain": "encoder.get_token_probs.1.weight",
         "videomae_hf_pretrain": "decoder.decoder_layers.0.layernorm_before.weight",
         "videomae_hf_finetune": "classifier.weight",
+        "sigma_pretrain": "prototypes",
         "videomae_pretrain": "encoder_to_decoder.weight",
         "maest_pretrain": "decoder_pos_embed_spatial",
         "videomae_finetune": "blocks.0.attn.q_bias",
+        "image_vit": "blocks.0.attn.qkv.bias",
         **METHOD_MARKS,
         **CONV_MARKS,
     }

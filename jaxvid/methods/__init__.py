@@ -13,6 +13,8 @@ from jaxvid.methods.maest import MAEST
 from jaxvid.methods.masked import VideoMAE
 from jaxvid.methods.moco import MoCo, UberNCE
 from jaxvid.methods.order import ClipOrder
+from jaxvid.methods.sigma import SigmaMLP
+from jaxvid.methods.sigma_dino import SigmaDINO
 from jaxvid.methods.simclr import SimCLR
 from jaxvid.methods.speed import SpeedChange
 from jaxvid.methods.supervised import Supervised
@@ -27,6 +29,8 @@ METHODS: dict[str, type[Method]] = {
     "maest": MAEST,
     "adamae": AdaMAE,
     "tats": TATS,
+    "sigma": SigmaMLP,
+    "sigma_dino": SigmaDINO,
     "simclr": SimCLR,
     "moco": MoCo,
     "ubernce": UberNCE,

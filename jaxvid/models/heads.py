@@ -5,6 +5,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from jaxvid.models import layers
 from jaxvid.models.encoders import EncoderConfig, make_encoder, pool, token_map
 from jaxvid.models.queue import unit
 
@@ -33,6 +34,21 @@ class Projector(nn.Module):
         hidden = self.hidden or inputs
         x = nn.relu(linear(inputs, hidden, self.dtype, "hidden")(x))
         return linear(hidden, self.width, self.dtype, "out")(x)
+
+
+class TokenProjection(nn.Module):
+    """Layers of ``widths`` with GELU between, Xavier weights, zero biases."""
+
+    widths: tuple[int, ...]
+    dtype: str = "float32"
+
+    @nn.compact
+    def __call__(self, x: Array) -> Array:
+        """(B, N, D) to (B, N, widths[-1]) f32."""
+        for i, width in enumerate(self.widths):
+            x = layers.gelu(x) if i else x
+            x = layers.Dense(width, dtype=self.dtype, name=f"fc{i}")(x)
+        return x.astype(jnp.float32)
 
 
 class EmbedNet(nn.Module):

@@ -29,6 +29,7 @@ class VitConfig:
       pos: position table: "sincos1d" over the flattened token index (VideoMAE), "sincos3d",
         "learned" (one vector per token) or "separable" (learned, time + space).
       cls: prepend a learned class token, with a learned position where the others are learned.
+      registers: further learned tokens behind the class token, which "cls" switches on.
       qkv_bias: "qv", "full" or "none".
       drop_path: stochastic-depth rate of the last block, growing linearly from 0.
       attention: "auto", "xla", "chunked" or "cudnn" (GPU, bfloat16), see
@@ -42,6 +43,7 @@ class VitConfig:
     patch: Patch = (2, 16, 16)
     pos: Literal["sincos1d", "sincos3d", "learned", "separable"] = "sincos1d"
     cls: bool = False
+    registers: int = 0
     qkv_bias: QkvBias = "qv"
     norm_eps: float = 1e-6
     drop_path: float = 0.0
@@ -50,6 +52,8 @@ class VitConfig:
     def __post_init__(self):
         if self.width % self.heads:
             raise ConfigError(f"encoder: width {self.width} is no multiple of heads {self.heads}")
+        if self.registers and not self.cls:
+            raise ConfigError(f"encoder: registers={self.registers} need cls=True")
 
 
 SIZES = {
@@ -136,9 +140,9 @@ class Encoder(nn.Module):
             self.norm = nn.LayerNorm(epsilon=c.norm_eps, dtype=self.dtype)
         if c.cls:
             init = nn.initializers.truncated_normal(0.02)
-            self.cls_token = self.param("cls_token", init, (1, 1, c.width))
+            self.cls_token = self.param("cls_token", init, (1, 1 + c.registers, c.width))
             if not c.pos.startswith("sincos"):
-                self.cls_pos = self.param("cls_pos", init, (1, 1, c.width))
+                self.cls_pos = self.param("cls_pos", init, (1, 1 + c.registers, c.width))
 
     def __call__(self, video: Array, index: Array | None = None, keys: Array | None = None):
         """Encoded tokens (B, N or K, D) of a clip (B, T, H, W, C), see the other methods."""
@@ -166,10 +170,10 @@ class Encoder(nn.Module):
           keys: (B,) keys for drop path, or None in evaluation.
         """
         x = self.encode_all(tokens, keys)
-        return x[:, 1:] if self.config.cls else x
+        return x[:, 1 + self.config.registers :] if self.config.cls else x
 
     def encode_all(self, tokens: Array, keys: Array | None = None) -> Array:
-        """As :meth:`encode`, (B, 1 + K, D) with the class token first where there is one."""
+        """As :meth:`encode`, (B, 1 + K, D): class token (and registers) first, where there are."""
         if self.config.cls:
             first = self.cls_token
             if not self.config.pos.startswith("sincos"):

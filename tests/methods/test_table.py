@@ -21,6 +21,8 @@ CONFIG_OF = {
     "maest": "maest_k400",
     "adamae": "adamae_ssv2",
     "tats": "tats_ssv2",
+    "sigma": "sigma_ssv2",
+    "sigma_dino": "sigma_k400:dino,",
     "simclr": "infonce_ucf101:method=simclr,",
     "moco": "infonce_ucf101",
     "ubernce": "infonce_ucf101:method=ubernce,",
