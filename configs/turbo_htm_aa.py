@@ -3,7 +3,8 @@
 python -m jaxvid.main --config=configs/turbo_htm_aa.py:rho=0.75,recon=0.25 \
     --config.data.manifest=htm_aa.csv --config.data.text=models/mpnet-base \
     --config.init_from=runs/videomae_k400 --workdir=runs/turbo_htm_aa
-Rows of split "test" (HTM-Align) say how far the features spread; HTM-Align R@1 is not computed.
+Judged by the clips of split "test" that their sentences find; HTM-Align's R@1 over a whole video is
+not computed.
 Words after the colon: rho= (share of tokens that isn't seen), recon= (share that is reconstructed),
 smoke. The manifest has a column text; data.text is a local folder with an MPNet, whose features of
 all sentences are computed once. Without it a hashed bag of words stands in, for trials only.
@@ -24,5 +25,5 @@ def get_config(arg=""):
         encoder=models.vit("B", cls=True), rho=words["rho"], recon_ratio=words["recon"]
     )
     config.optim = dict(default=optim.adamw(lr=1e-4, warmup_epochs=0.01))
-    config.evals = evals.frozen(every_epochs=1.0, kinds=("spread",))
+    config.evals = evals.frozen(every_epochs=1.0, kinds=("spread", "sentences"))
     return base.smoke(config) if words["smoke"] else config

@@ -9,6 +9,7 @@ from jaxvid.evals.linear import Linear
 from jaxvid.evals.motion import Motion
 from jaxvid.evals.reconstruction import Reconstruction
 from jaxvid.evals.retrieval import Retrieval
+from jaxvid.evals.sentences import Sentences
 from jaxvid.evals.spread import Spread
 
 EVALS: dict[str, type[Evaluator]] = {
@@ -21,4 +22,5 @@ EVALS: dict[str, type[Evaluator]] = {
     "reconstruction": Reconstruction,
     "motion": Motion,
     "multiview": MultiView,
+    "sentences": Sentences,
 }

@@ -81,9 +81,3 @@ class TurboLanguage(TokenDropout):
         loss = symmetric_nce_loss(clip, text, self.temperature).mean() / math.log(len(text))
         found = hits(lax.stop_gradient(clip @ text.T), jnp.eye(len(text), dtype=bool), 1)
         return LossOut(loss, {"r1": found.mean()})
-
-    def similarity(self, params: Tree, extra: Tree, batch: Batch) -> Array:
-        """Scores (B, M) of clips against sentences: "video" and "text" (M, text_width)."""
-        clip = self.embed_clip(params, self.encode(params, extra, batch).pooled)
-        text = batch["text"]
-        return clip @ (unit(text) if self.unit else text).T

@@ -84,8 +84,8 @@ def test_another_width_is_projected():
     method = dataclasses.replace(TINY, text_width=10)
     params, batch = start(method)
     assert params["projection"]["kernel"].shape == (24, 10)
-    scores = jax.jit(lambda p: method.similarity(p, {}, batch))(params)
-    assert scores.shape == (4, 4) and np.abs(scores).max() <= 1 + 1e-6
+    clip = jax.jit(method.embed_clip)(params, jnp.ones((4, 24)))
+    np.testing.assert_allclose(np.linalg.norm(clip, axis=1), np.ones(4), rtol=1e-5)
     with pytest.raises(
         ConfigError, match=r"text_width=24: the batch has 4 sentence\(s\) of width 10"
     ):
