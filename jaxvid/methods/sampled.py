@@ -31,9 +31,6 @@ class TrajectorySampled(MaskedAutoencoder):
       sampler_pos: "fixed" = the encoder's tokens with their positions; "learned" = tokens without
         positions plus an own table, zero at first.
       head_bias: give the logit head a bias (which can't act on a softmax and is never moved).
-      attn_chunk: token frames per chunk of queries, recomputed in the backward pass; 0 = all at
-        once. Must divide the token frames. At ViT-B, 1 needs a fifth of the sampler's memory (136
-        instead of 640 MB per clip in f32) and 5 % more operations per step.
       temperature: of the softmax over tokens.
     """
 
@@ -45,7 +42,6 @@ class TrajectorySampled(MaskedAutoencoder):
     sampler_heads: int | None = None
     sampler_pos: Literal["fixed", "learned"] = "fixed"
     head_bias: bool = False
-    attn_chunk: int = 0
     temperature: float = 1.0
 
     def __post_init__(self):
@@ -57,7 +53,6 @@ class TrajectorySampled(MaskedAutoencoder):
             )
         for name in ("ta_blocks", "num_landmarks", "temperature"):
             check(getattr(self, name) > 0, f"method.{name}", getattr(self, name), "above 0")
-        check(self.attn_chunk >= 0, "method.attn_chunk", self.attn_chunk, "0 or more")
 
     def init(self, key: Array, batch: Batch) -> tuple[Tree, Tree]:
         """Parameters ``encoder``, ``decoder``, ``sampler``."""
@@ -70,17 +65,12 @@ class TrajectorySampled(MaskedAutoencoder):
     def sampler_net(self, frames: int) -> TrajectoryPolicy:
         """The sampler module for clips of ``frames`` token frames."""
         enc = self.encoder
-        if self.attn_chunk and frames % self.attn_chunk:
-            raise ConfigError(
-                f"method.attn_chunk: {self.attn_chunk} doesn't divide the {frames} token frames"
-            )
         block = PolicyBlock(
             enc.width,
             self.sampler_block,
             self.sampler_heads or enc.heads,
             frames,
             self.num_landmarks if self.ta_impl == "orthoformer" else 0,
-            self.attn_chunk,
             enc.mlp_ratio,
             enc.norm_eps,
             enc.attention,

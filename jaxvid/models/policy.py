@@ -41,7 +41,7 @@ class PolicyBlock(nn.Module):
     Attributes:
       width: D.
       kind: "ta" (trajectory attention) or "mha" (joint space-time attention).
-      heads, frames, landmarks, chunk, impl: see :class:`TrajectoryAttention`.
+      heads, frames, landmarks, impl: see :class:`TrajectoryAttention`.
     """
 
     width: int
@@ -49,7 +49,6 @@ class PolicyBlock(nn.Module):
     heads: int
     frames: int
     landmarks: int = 0
-    chunk: int = 0
     mlp_ratio: float = 4.0
     norm_eps: float = 1e-6
     impl: AttentionImpl = "xla"
@@ -61,7 +60,7 @@ class PolicyBlock(nn.Module):
         self.mlp = Mlp(int(self.width * self.mlp_ratio), dtype=self.dtype)
         if self.kind == "ta":
             self.attn = TrajectoryAttention(
-                self.heads, self.frames, self.landmarks, self.chunk, self.impl, dtype=self.dtype
+                self.heads, self.frames, self.landmarks, self.impl, dtype=self.dtype
             )
         else:
             self.attn = Attention(self.heads, impl=self.impl, dtype=self.dtype)
