@@ -82,20 +82,21 @@ def select_landmarks(q: Array, first: Array, count: int) -> Array:
     return lax.fori_loop(1, count, add, (order, jnp.zeros(unit.shape[:3])))[0]
 
 
-def landmark_weights(q: Array, k: Array, landmarks: Array, frames: int) -> tuple[Array, Array]:
-    """The two factors whose product stands in for :func:`spatial_weights`.
+def landmark_weights(q: Array, landmarks: Array) -> Array:
+    """How near every query is to every landmark.
+
+    Times the :func:`spatial_weights` of the landmarks it stands in for those of the queries.
 
     Args:
       q: (B, n, h, d), unscaled.
-      k: (B, F*P, h, d).
       landmarks: (B, L, h, d), unscaled queries.
 
     Returns:
-      K1 (B, h, n, L) and K2 (B, h, L, F, P) f32, both summing to 1 over the last axis.
+      (B, h, n, L) f32; sums to 1 over L.
     """
     scale = q.shape[-1] ** -0.5
     near = jnp.einsum("bnhd,blhd->bhnl", q * scale, landmarks, preferred_element_type=jnp.float32)
-    return jax.nn.softmax(near, axis=-1), spatial_weights(landmarks, k, frames)
+    return jax.nn.softmax(near, axis=-1)
 
 
 def take_landmarks(q: Array, order: Array) -> Array:
@@ -104,14 +105,15 @@ def take_landmarks(q: Array, order: Array) -> Array:
     return lax.stop_gradient(jnp.take_along_axis(q, index, axis=1))
 
 
-def orthoformer_step(q: Array, k: Array, v: Array, landmarks: Array, frames: int) -> Array:
+def orthoformer_step(
+    q: Array, k: Array, v: Array, landmarks: Array, frames: int, impl: AttentionImpl = "auto"
+) -> Array:
     """Trajectory tokens (B, n, F, h*d) through landmarks, linear in the number of tokens."""
     b, n, h, d = q.shape
-    near, found = landmark_weights(q, k, landmarks, frames)
-    v = by_frame(v, frames)
-    pooled = jnp.einsum("bhlfp,bfphd->bhlfd", found.astype(v.dtype), v)
-    tokens = jnp.einsum("bhnl,bhlfd->bnfhd", near.astype(v.dtype), pooled)
-    return tokens.reshape(b, n, frames, h * d)
+    pooled = spatial_step(landmarks, k, v, frames, impl).reshape(b, -1, frames, h, d)
+    near = landmark_weights(q, landmarks).astype(v.dtype)
+    tokens = jnp.einsum("bhnl,blfhd->bhnfd", near, pooled)
+    return jnp.moveaxis(tokens, 1, 3).reshape(b, n, frames, h * d)
 
 
 def temporal_step(
@@ -243,7 +245,8 @@ class TrajectoryAttention(nn.Module):
             return x
         q, k, v = project_qkv(weights, x.astype(self.dtype), self.heads)
         if self.landmarks:
-            tokens = orthoformer_step(q, k, v, self._landmarks(q, keys, first), self.frames)
+            landmarks = self._landmarks(q, keys, first)
+            tokens = orthoformer_step(q, k, v, landmarks, self.frames, self.impl)
         else:
             tokens = spatial_step(q, k, v, self.frames, self.impl)
         out = temporal_step_by_frame(tokens, weights, self.heads, self.project_values)
@@ -264,7 +267,8 @@ class TrajectoryAttention(nn.Module):
         one = gather_tokens(q, query[:, None])
         if self.landmarks:
             landmarks = self._landmarks(q, keys, None)
-            near, found = landmark_weights(one, k, landmarks, self.frames)
+            near = landmark_weights(one, landmarks)
+            found = spatial_weights(landmarks, k, self.frames)
             weights = jnp.einsum("bhnl,bhlfp->bhnfp", near, found)
         else:
             weights = spatial_weights(one, k, self.frames)

@@ -160,7 +160,8 @@ def test_replay_sees_the_landmarks_of_the_recorded_policy():
         {"ta_blocks": 2, "ppo": "resampled", "target": "pixel", "temperature": 2.0},
         {"ppo": "clip_mean", "normalise_advantage": True, "value_clip": 0.1, "m_o": 0.0},
         {"ta_impl": "orthoformer", "num_landmarks": 4, "sampler_pos": "learned"},
-        {"attn_chunk": 2, "remat": "full", "sampler_heads": 4, "dtype": "bfloat16"},
+        {"sampler_width": 8, "sampler_heads": 2, "sampler_mlp_ratio": 0.0},
+        {"remat": "full", "sampler_heads": 4, "dtype": "bfloat16"},
     ],
     ids=lambda f: "-".join(f),
 )
@@ -256,6 +257,8 @@ def test_inspection_shows_mask_probability_and_trajectory():
     [
         ({"k": 0}, "method.k=0: must be above 0"),
         ({"sampler_heads": 3}, "sampler_heads: 3 doesn't divide the width 16"),
+        ({"sampler_width": 9}, "sampler_heads: 2 doesn't divide the width 9"),
+        ({"sampler_mlp_ratio": -1.0}, "sampler_mlp_ratio=-1.0: must be 0 or more"),
         ({"m_o": -1.0}, "method.m_o=-1.0: must be 0 or more"),
         ({"rho": 1.0}, "method.rho"),
     ],
@@ -263,9 +266,3 @@ def test_inspection_shows_mask_probability_and_trajectory():
 def test_bad_fields_are_named(fields, message):
     with pytest.raises(ConfigError, match=message):
         TATS(**TINY | fields)
-
-
-def test_a_chunk_must_divide_the_token_frames():
-    method = TATS(**TINY, attn_chunk=3)
-    with pytest.raises(ConfigError, match="3 doesn't divide the 4 token frames"):
-        jax.eval_shape(method.init, jax.random.key(0), make_batch(method))
