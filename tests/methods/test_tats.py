@@ -10,6 +10,7 @@ import pytest
 
 from jaxvid.core import trees
 from jaxvid.core.config import ConfigError
+from jaxvid.core.flops import count_flops
 from jaxvid.losses import policy as pl
 from jaxvid.methods.tats import REST, SAMPLER, TATS
 from tests.methods.tats_tools import (
@@ -117,6 +118,31 @@ def test_fused_update_is_the_actor_critic_gradient_of_the_recorded_episode():
             scale = np.abs(theirs[path]).max()
             np.testing.assert_allclose(grad, theirs[path], atol=2e-5 * scale + 1e-9, err_msg=path)
         assert not nonzero(theirs, REST), "the sampling loss reaches the autoencoder"
+
+
+@pytest.mark.parametrize("ta_impl", ["exact", "orthoformer"])
+def test_behaviour_and_update_share_one_forward_pass_of_the_sampler(ta_impl):
+    """By operations: being in charge costs one gradient of the sampler and what it observes."""
+    method = TATS(**TINY, ta_impl=ta_impl, num_landmarks=4)
+    batch, params = make_batch(method), make_params(method)
+    video, keys = batch["video"], batch["rng"]
+    grid = method.grid(video)
+
+    def step(params, ctx):
+        return method.loss(params, {}, batch, ctx, None).loss
+
+    def policy(sampler, tokens):
+        logp, value = method.act(params | {"sampler": sampler}, tokens, grid, keys)
+        return logp.sum() + value.sum()
+
+    idle = IN_CHARGE._replace(active=("default",))
+    both, alone = (
+        count_flops(jax.grad(lambda p, ctx=ctx: step(p, ctx)), params) for ctx in (IN_CHARGE, idle)
+    )
+    tokens = method.observe(params, video)
+    update = count_flops(jax.grad(policy), params["sampler"], tokens)
+    observe = count_flops(lambda p: method.observe(p, video), params)
+    assert both - alone == pytest.approx(update + observe, rel=0.01)
 
 
 def test_rewards_steer_but_carry_no_gradient():
