@@ -28,12 +28,11 @@ class TrajectorySampled(MaskedAutoencoder):
       ta_impl: "exact", or "orthoformer" (through ``num_landmarks`` landmarks).
       ta_blocks: blocks of the sampler.
       sampler_heads: attention heads of the sampler; None = those of the encoder.
+      sampler_width, sampler_mlp_ratio: of its blocks, for a cheaper sampler; None = those of the
+        encoder. Tokens are mapped to another width by a linear layer; a ratio of 0 is no MLP.
       sampler_pos: "fixed" = the encoder's tokens with their positions; "learned" = tokens without
         positions plus an own table, zero at first.
       head_bias: give the logit head a bias (which can't act on a softmax and is never moved).
-      attn_chunk: token frames per chunk of queries, recomputed in the backward pass; 0 = all at
-        once. Must divide the token frames. At ViT-B, 1 needs a fifth of the sampler's memory (136
-        instead of 640 MB per clip in f32) and 5 % more operations per step.
       temperature: of the softmax over tokens.
     """
 
@@ -43,21 +42,34 @@ class TrajectorySampled(MaskedAutoencoder):
     num_landmarks: int = 128
     ta_blocks: int = 1
     sampler_heads: int | None = None
+    sampler_width: int | None = None
+    sampler_mlp_ratio: float | None = None
     sampler_pos: Literal["fixed", "learned"] = "fixed"
     head_bias: bool = False
-    attn_chunk: int = 0
     temperature: float = 1.0
 
     def __post_init__(self):
         super().__post_init__()
-        heads = self.sampler_heads or self.encoder.heads
-        if self.encoder.width % heads:
-            raise ConfigError(
-                f"method.sampler_heads: {heads} doesn't divide the width {self.encoder.width}"
-            )
+        heads, width = self.sampler_form()[:2]
+        if width % heads:
+            raise ConfigError(f"method.sampler_heads: {heads} doesn't divide the width {width}")
+        check(
+            self.sampler_form()[2] >= 0,
+            "method.sampler_mlp_ratio",
+            self.sampler_mlp_ratio,
+            "0 or more",
+        )
         for name in ("ta_blocks", "num_landmarks", "temperature"):
             check(getattr(self, name) > 0, f"method.{name}", getattr(self, name), "above 0")
-        check(self.attn_chunk >= 0, "method.attn_chunk", self.attn_chunk, "0 or more")
+
+    def sampler_form(self) -> tuple[int, int, float]:
+        """Heads, width and MLP ratio of the sampler's blocks."""
+        enc, ratio = self.encoder, self.sampler_mlp_ratio
+        return (
+            self.sampler_heads or enc.heads,
+            self.sampler_width or enc.width,
+            enc.mlp_ratio if ratio is None else ratio,
+        )
 
     def init(self, key: Array, batch: Batch) -> tuple[Tree, Tree]:
         """Parameters ``encoder``, ``decoder``, ``sampler``."""
@@ -69,19 +81,14 @@ class TrajectorySampled(MaskedAutoencoder):
 
     def sampler_net(self, frames: int) -> TrajectoryPolicy:
         """The sampler module for clips of ``frames`` token frames."""
-        enc = self.encoder
-        if self.attn_chunk and frames % self.attn_chunk:
-            raise ConfigError(
-                f"method.attn_chunk: {self.attn_chunk} doesn't divide the {frames} token frames"
-            )
+        enc, (heads, width, mlp_ratio) = self.encoder, self.sampler_form()
         block = PolicyBlock(
-            enc.width,
+            width,
             self.sampler_block,
-            self.sampler_heads or enc.heads,
+            heads,
             frames,
             self.num_landmarks if self.ta_impl == "orthoformer" else 0,
-            self.attn_chunk,
-            enc.mlp_ratio,
+            mlp_ratio,
             enc.norm_eps,
             enc.attention,
             self.dtype,

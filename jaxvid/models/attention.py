@@ -37,6 +37,90 @@ def attention(q: Array, k: Array, v: Array, impl: AttentionImpl = "auto") -> Arr
     return choose(impl, forms, "attention")(q, k, v)
 
 
+def grouped_attention(q: Array, k: Array, v: Array, impl: AttentionImpl = "auto") -> Array:
+    """Attention of every query to every group of keys, with a softmax of its own per group.
+
+    Args:
+      q: (B, N, h, d).
+      k, v: (B, G, K, h, d).
+      impl: "xla" (two einsums, (B, h, N, G, K) logits are kept), "auto" (logits of one group at a
+        time, formed again in the backward pass; of one head at a time where the program is lowered
+        for a CPU, so that they don't leave the cache), "chunked" (one head at a time everywhere) or
+        "cudnn" (one fused kernel per group).
+
+    Returns:
+      (B, N, G, h, d) in the dtype of ``v``.
+    """
+    forms = {
+        "auto": _group_by_group,
+        "xla": _einsum_grouped,
+        "chunked": functools.partial(_group_by_group, chunked=True),
+        "cudnn": _folded,
+    }
+    return choose(impl, forms, "attention")(q, k, v)
+
+
+def group_weights(q: Array, k: Array) -> Array:
+    """The weights of :func:`grouped_attention`, (B, h, N, G, K) f32, which sum to 1 over K."""
+    q = q * q.shape[-1] ** -0.5
+    logits = jnp.einsum("bnhd,bgkhd->bhngk", q, k, preferred_element_type=jnp.float32)
+    return jax.nn.softmax(logits, axis=-1)
+
+
+def _einsum_grouped(q, k, v):
+    return jnp.einsum("bhngk,bgkhd->bnghd", group_weights(q, k).astype(v.dtype), v)
+
+
+def _folded(q, k, v):
+    groups = k.shape[1]
+    fold = lambda x: x.reshape(-1, *x.shape[2:])  # noqa: E731
+    found = attention(jnp.repeat(q, groups, axis=0), fold(k), fold(v), "cudnn")
+    return jnp.swapaxes(found.reshape(-1, groups, *q.shape[1:]), 1, 2)
+
+
+def _group_by_group(q, k, v, chunked=False):
+    batch, rows, heads, depth = q.shape
+    fold = lambda x: jnp.transpose(x, (1, 0, 3, 2, 4)).reshape(x.shape[1], -1, x.shape[2], depth)  # noqa: E731
+    q = jnp.swapaxes(q * depth**-0.5, 1, 2).reshape(-1, rows, depth)
+    out = _grouped(chunked, q, fold(k), fold(v)).reshape(-1, batch, heads, rows, depth)
+    return jnp.transpose(out, (1, 3, 0, 2, 4))
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _grouped(chunked, q, k, v):
+    return _grouped_forward(chunked, q, k, v)[0]
+
+
+def _grouped_forward(chunked, q, k, v):
+    """Scaled queries (B*h, N, d), keys and values (G, B*h, K, d); output (G, B*h, N, d)."""
+    out, lse = lax.map(lambda kv: _every_head(chunked, _head, q, *kv), (k, v))
+    return out, (q, k, v, out, lse)
+
+
+def _grouped_backward(chunked, kept, grad):
+    q, k, v, out, lse = kept
+
+    def add(dq, group):
+        k, v, out, lse, grad = group
+        shift = jnp.sum(out * grad, -1, keepdims=True, dtype=jnp.float32)
+        more, dk, dv = _every_head(chunked, _head_grad, q, grad, lse, shift, k, v)
+        return dq + more, (dk, dv)
+
+    dq, (dk, dv) = lax.scan(add, jnp.zeros(q.shape, jnp.float32), (k, v, out, lse, grad))
+    return dq.astype(q.dtype), dk, dv
+
+
+_grouped.defvjp(_grouped_forward, _grouped_backward)
+
+
+def _every_head(chunked, one, *args):
+    """``one`` for all heads: in turn where the program is lowered for a CPU, else side by side."""
+    in_turn = lambda *x: lax.map(lambda a: one(*a), x)  # noqa: E731
+    if chunked:
+        return in_turn(*args)
+    return lax.platform_dependent(*args, cpu=in_turn, default=jax.vmap(one))
+
+
 def _einsum_attention(q, k, v):
     q = q * q.shape[-1] ** -0.5
     logits = jnp.einsum("bqhd,bkhd->bhqk", q, k, preferred_element_type=jnp.float32)

@@ -14,6 +14,7 @@ from jaxvid.models.layers import (
     Blocks,
     Mlp,
     fold_keys,
+    gelu,
     unstack,
     xavier,
 )
@@ -41,7 +42,8 @@ class PolicyBlock(nn.Module):
     Attributes:
       width: D.
       kind: "ta" (trajectory attention) or "mha" (joint space-time attention).
-      heads, frames, landmarks, chunk, impl: see :class:`TrajectoryAttention`.
+      heads, frames, landmarks, impl: see :class:`TrajectoryAttention`.
+      mlp_ratio: hidden width of the MLP over the width; 0 = no MLP, attention alone.
     """
 
     width: int
@@ -49,19 +51,19 @@ class PolicyBlock(nn.Module):
     heads: int
     frames: int
     landmarks: int = 0
-    chunk: int = 0
     mlp_ratio: float = 4.0
     norm_eps: float = 1e-6
-    impl: AttentionImpl = "xla"
+    impl: AttentionImpl = "auto"
     dtype: str = "float32"
 
     def setup(self):
         self.norm1 = nn.LayerNorm(epsilon=self.norm_eps, dtype=self.dtype)
-        self.norm2 = nn.LayerNorm(epsilon=self.norm_eps, dtype=self.dtype)
-        self.mlp = Mlp(int(self.width * self.mlp_ratio), dtype=self.dtype)
+        if self.mlp_ratio:
+            self.norm2 = nn.LayerNorm(epsilon=self.norm_eps, dtype=self.dtype)
+            self.mlp = Mlp(int(self.width * self.mlp_ratio), dtype=self.dtype)
         if self.kind == "ta":
             self.attn = TrajectoryAttention(
-                self.heads, self.frames, self.landmarks, self.chunk, self.impl, dtype=self.dtype
+                self.heads, self.frames, self.landmarks, self.impl, dtype=self.dtype
             )
         else:
             self.attn = Attention(self.heads, impl=self.impl, dtype=self.dtype)
@@ -70,7 +72,7 @@ class PolicyBlock(nn.Module):
         """(B, N, D) to (B, N, D); ``keys`` (B,) draw landmarks, there is no dropout."""
         del drop_path
         x = self.mix(x, keys)
-        return x + self.mlp(self.norm2(x))
+        return x + self.mlp(self.norm2(x)) if self.mlp_ratio else x
 
     def mix(self, x: Array, keys: Array | None = None) -> Array:
         """The first half alone: the residual attention branch."""
@@ -89,12 +91,14 @@ class PolicyBlock(nn.Module):
           keys: as in :meth:`__call__`.
         """
         x = self.mix(x, keys)
-        weights = self.mlp.variables["params"]
-        hidden = nn.gelu(dense(weights["fc1"], self.norm2(x)), approximate=False)
-        through = (weights["fc2"]["kernel"] @ vector).astype(hidden.dtype)
         near = jnp.einsum(
             "bnd,d->bn", x, vector.astype(x.dtype), preferred_element_type=jnp.float32
         )
+        if not self.mlp_ratio:
+            return near
+        weights = self.mlp.variables["params"]
+        hidden = gelu(dense(weights["fc1"], self.norm2(x)))
+        through = (weights["fc2"]["kernel"] @ vector).astype(hidden.dtype)
         return near + jnp.einsum("bne,e->bn", hidden, through, preferred_element_type=jnp.float32)
 
     def path(self, x: Array, query: Array, keys: Array | None = None) -> Array:
@@ -117,7 +121,8 @@ class TrajectoryPolicy(nn.Module):
     """Actor and critic of TATS (thesis eq. 5.3, 5.4).
 
     Attributes:
-      block: makes one block.
+      block: makes one block. Where it is narrower than the tokens, these are first mapped to its
+        width by the linear layer ``embed``.
       depth: number of blocks.
       learned_pos: add an own position table, zero at first, to the tokens.
       head_bias: give the logit head a bias. It can't change a softmax, so it stays what it is.
@@ -144,12 +149,15 @@ class TrajectoryPolicy(nn.Module):
         width, block = tokens.shape[-1], self.block.clone(parent=None, name=None)
         if self.learned_pos:
             self.param("pos_embed", nn.initializers.zeros, (*grid, width))
-        tokens = self._place(tokens)
+        if block.width != width:
+            Affine(block.width, name="embed")(width)
         stack = Blocks(block.clone, self.depth, name="blocks")
-        head = Affine(1, self.head_bias, name="head")(width)["kernel"][:, 0]
+        head = Affine(1, self.head_bias, name="head")(block.width)["kernel"][:, 0]
+        tokens = self._place(tokens)
         value = Critic(name="value")(tokens)
+        x = self._narrow(tokens.astype(block.dtype))
         if self.is_initializing():
-            stack(tokens)
+            stack(x)
             return Policy(jnp.zeros(tokens.shape[:2]), value)
         layers = unstack(stack.variables["params"], self.depth)
 
@@ -161,7 +169,6 @@ class TrajectoryPolicy(nn.Module):
 
         if self.remat != "none":
             middle, last = jax.checkpoint(middle), jax.checkpoint(last)
-        x = tokens.astype(block.dtype)
         for i, params in enumerate(layers[:-1]):
             x = middle(params, x, fold_keys(keys, i))
         logits = last(layers[-1], x, fold_keys(keys, self.depth - 1)) / self.temperature
@@ -171,7 +178,7 @@ class TrajectoryPolicy(nn.Module):
         """Trajectory attention (B, F, P) in the first block of the tokens ``query`` (B,)."""
         block = self.block.clone(parent=None, name=None)
         params = unstack(self.variables["params"]["blocks"], self.depth)[0]
-        x = self._place(tokens).astype(block.dtype)
+        x = self._narrow(self._place(tokens).astype(block.dtype))
         return block.apply({"params": params}, x, query, fold_keys(keys, 0), method="path")
 
     def _place(self, tokens: Array) -> Array:
@@ -179,6 +186,10 @@ class TrajectoryPolicy(nn.Module):
             return tokens
         table = self.variables["params"]["pos_embed"]
         return tokens + table.reshape(-1, table.shape[-1]).astype(tokens.dtype)
+
+    def _narrow(self, tokens: Array) -> Array:
+        params = self.variables["params"]
+        return dense(params["embed"], tokens) if "embed" in params else tokens
 
 
 class AdaptiveSampler(nn.Module):

@@ -1,6 +1,5 @@
 """Trajectory attention: over space inside every frame, then over time along the path."""
 
-import functools
 from collections.abc import Mapping
 
 import flax.linen as nn
@@ -8,7 +7,8 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
-from jaxvid.models.layers import AttentionImpl, attention, xavier
+from jaxvid.models.attention import AttentionImpl, group_weights, grouped_attention
+from jaxvid.models.layers import xavier
 from jaxvid.models.patches import gather_tokens
 
 Weights = Mapping[str, Mapping[str, Array]]
@@ -26,32 +26,27 @@ def spatial_weights(q: Array, k: Array, frames: int) -> Array:
     Returns:
       (B, h, n, F, P) f32; sums to 1 over P.
     """
-    k = k.reshape(k.shape[0], frames, -1, *k.shape[2:])
-    logits = jnp.einsum(
-        "bnhd,bfphd->bhnfp", q * q.shape[-1] ** -0.5, k, preferred_element_type=jnp.float32
-    )
-    return jax.nn.softmax(logits, axis=-1)
+    return group_weights(q, by_frame(k, frames))
 
 
-def spatial_step(q: Array, k: Array, v: Array, frames: int, impl: AttentionImpl = "xla") -> Array:
+def by_frame(x: Array, frames: int) -> Array:
+    """(B, F*P, ...) to (B, F, P, ...)."""
+    return x.reshape(x.shape[0], frames, -1, *x.shape[2:])
+
+
+def spatial_step(q: Array, k: Array, v: Array, frames: int, impl: AttentionImpl = "auto") -> Array:
     """Trajectory tokens, exactly: what every query finds in every frame.
 
     Args:
       q: (B, n, h, d).
       k, v: (B, F*P, h, d).
-      impl: "cudnn" runs one fused attention per frame and never forms the weights.
+      impl: see :func:`grouped_attention`; all but "xla" never hold all weights at once.
 
     Returns:
       (B, n, F, h*d).
     """
-    b, n, h, d = q.shape
-    if impl == "xla":
-        weights = spatial_weights(q, k, frames).astype(v.dtype)
-        v = v.reshape(b, frames, -1, h, d)
-        return jnp.einsum("bhnfp,bfphd->bnfhd", weights, v).reshape(b, n, frames, h * d)
-    fold = lambda x: x.reshape(b * frames, -1, h, d)  # noqa: E731
-    found = attention(jnp.repeat(q, frames, axis=0), fold(k), fold(v), impl)
-    return jnp.swapaxes(found.reshape(b, frames, n, h * d), 1, 2)
+    found = grouped_attention(q, by_frame(k, frames), by_frame(v, frames), impl)
+    return found.reshape(*found.shape[:3], -1)
 
 
 def select_landmarks(q: Array, first: Array, count: int) -> Array:
@@ -87,20 +82,21 @@ def select_landmarks(q: Array, first: Array, count: int) -> Array:
     return lax.fori_loop(1, count, add, (order, jnp.zeros(unit.shape[:3])))[0]
 
 
-def landmark_weights(q: Array, k: Array, landmarks: Array, frames: int) -> tuple[Array, Array]:
-    """The two factors whose product stands in for :func:`spatial_weights`.
+def landmark_weights(q: Array, landmarks: Array) -> Array:
+    """How near every query is to every landmark.
+
+    Times the :func:`spatial_weights` of the landmarks it stands in for those of the queries.
 
     Args:
       q: (B, n, h, d), unscaled.
-      k: (B, F*P, h, d).
       landmarks: (B, L, h, d), unscaled queries.
 
     Returns:
-      K1 (B, h, n, L) and K2 (B, h, L, F, P) f32, both summing to 1 over the last axis.
+      (B, h, n, L) f32; sums to 1 over L.
     """
     scale = q.shape[-1] ** -0.5
     near = jnp.einsum("bnhd,blhd->bhnl", q * scale, landmarks, preferred_element_type=jnp.float32)
-    return jax.nn.softmax(near, axis=-1), spatial_weights(landmarks, k, frames)
+    return jax.nn.softmax(near, axis=-1)
 
 
 def take_landmarks(q: Array, order: Array) -> Array:
@@ -109,18 +105,19 @@ def take_landmarks(q: Array, order: Array) -> Array:
     return lax.stop_gradient(jnp.take_along_axis(q, index, axis=1))
 
 
-def orthoformer_step(q: Array, k: Array, v: Array, landmarks: Array, frames: int) -> Array:
+def orthoformer_step(
+    q: Array, k: Array, v: Array, landmarks: Array, frames: int, impl: AttentionImpl = "auto"
+) -> Array:
     """Trajectory tokens (B, n, F, h*d) through landmarks, linear in the number of tokens."""
     b, n, h, d = q.shape
-    near, found = landmark_weights(q, k, landmarks, frames)
-    v = v.reshape(b, frames, -1, h, d)
-    pooled = jnp.einsum("bhlfp,bfphd->bhlfd", found.astype(v.dtype), v)
-    tokens = jnp.einsum("bhnl,bhlfd->bnfhd", near.astype(v.dtype), pooled)
-    return tokens.reshape(b, n, frames, h * d)
+    pooled = spatial_step(landmarks, k, v, frames, impl).reshape(b, -1, frames, h, d)
+    near = landmark_weights(q, landmarks).astype(v.dtype)
+    tokens = jnp.einsum("bhnl,blfhd->bhnfd", near, pooled)
+    return jnp.moveaxis(tokens, 1, 3).reshape(b, n, frames, h * d)
 
 
 def temporal_step(
-    tokens: Array, frame: Array, weights: Weights, heads: int, project_values: bool = True
+    tokens: Array, own: Array, weights: Weights, heads: int, project_values: bool = True
 ) -> tuple[Array, Array]:
     """Attention over time along every trajectory, without projecting the trajectory tokens.
 
@@ -129,43 +126,67 @@ def temporal_step(
 
         <q2, k2_f>   = <Wk^T q2, y_f> + const       sum_f a_f v2_f = Wv (sum_f a_f y_f) + bv
 
-    so two maps of N tokens do the work of two maps of N*F tokens, and F*D numbers per token are
+    so two maps of n tokens do the work of two maps of n*F tokens, and F*D numbers per token are
     read instead of 3*F*D. ``bk`` cancels in the softmax and is left out; its gradient is exactly 0.
 
     Args:
       tokens: trajectory tokens y (B, n, F, D).
-      frame: (n,) int32, the frame every query lies in.
+      own: (B, n, D), those of the frame that the query lies in.
       weights: "proj_q" (kernel (D, D)) and "proj_kv" (kernel (D, 2D), key first).
       heads: h.
       project_values: False takes ``y`` itself for the values.
 
     Returns:
-      Heads merged (B, n, D), and the attention a (B, h, n, F) f32.
+      Heads merged (B, n, D), and the attention a (B, n, h, F) f32.
     """
     b, n, num_frames, width = tokens.shape
     dtype, depth = tokens.dtype, width // heads
     kv_kernel, kv_bias = (weights["proj_kv"][name].astype(dtype) for name in ("kernel", "bias"))
     k_kernel, v_kernel = (w.reshape(width, heads, depth) for w in jnp.split(kv_kernel, 2, axis=1))
 
-    # A masked sum instead of a gather: its transpose is no scatter.
-    own = (frame[:, None] == jnp.arange(num_frames))[None, :, :, None]
-    reference = jnp.sum(jnp.where(own, tokens, 0), axis=2)
-    query = dense(weights["proj_q"], reference).reshape(b, n, heads, depth) * depth**-0.5
+    query = dense(weights["proj_q"], own).reshape(b, n, heads, depth) * depth**-0.5
     query = jnp.einsum("bnhd,ehd->bnhe", query, k_kernel)
-    logits = jnp.einsum("bnhe,bnfe->bhnf", query, tokens, preferred_element_type=jnp.float32)
+    logits = jnp.einsum("bnhe,bnfe->bnhf", query, tokens, preferred_element_type=jnp.float32)
     attend = jax.nn.softmax(logits, axis=-1)
 
     if project_values:
-        mixed = jnp.einsum("bhnf,bnfe->bnhe", attend.astype(dtype), tokens)
+        mixed = jnp.einsum("bnhf,bnfe->bnhe", attend.astype(dtype), tokens)
         out = jnp.einsum("bnhe,ehd->bnhd", mixed, v_kernel).reshape(b, n, width)
         return out + kv_bias[width:], attend
     values = tokens.reshape(b, n, num_frames, heads, depth)
-    return jnp.einsum("bhnf,bnfhd->bnhd", attend.astype(dtype), values).reshape(b, n, width), attend
+    return jnp.einsum("bnhf,bnfhd->bnhd", attend.astype(dtype), values).reshape(b, n, width), attend
+
+
+def temporal_step_by_frame(
+    tokens: Array, weights: Weights, heads: int, project_values: bool = True
+) -> Array:
+    """:func:`temporal_step` of all tokens, the queries of one frame at a time.
+
+    The h*D numbers per token that it works with stay in the cache, and are formed again in the
+    backward pass.
+
+    Args:
+      tokens: trajectory tokens (B, F*P, F, D).
+
+    Returns:
+      (B, F*P, D).
+    """
+    frames = tokens.shape[2]
+
+    def step(args):
+        index, tokens = args
+        own = lax.dynamic_index_in_dim(tokens, index, axis=2, keepdims=False)
+        return temporal_step(tokens, own, weights, heads, project_values)[0]
+
+    parts = (jnp.arange(frames), jnp.moveaxis(by_frame(tokens, frames), 1, 0))
+    out = lax.map(jax.checkpoint(step, prevent_cse=False), parts)
+    return jnp.moveaxis(out, 0, 1).reshape(tokens.shape[0], tokens.shape[1], -1)
 
 
 def dense(weights: Mapping[str, Array], x: Array) -> Array:
-    """``x @ kernel + bias`` in the dtype of ``x``."""
-    return x @ weights["kernel"].astype(x.dtype) + weights["bias"].astype(x.dtype)
+    """``x @ kernel + bias`` in the dtype of ``x``, over one long row as in ``layers.Dense``."""
+    flat = x.reshape(-1, x.shape[-1]) @ weights["kernel"].astype(x.dtype)
+    return (flat + weights["bias"].astype(x.dtype)).reshape(*x.shape[:-1], -1)
 
 
 def project_qkv(weights: Weights, x: Array, heads: int) -> tuple[Array, Array, Array]:
@@ -193,9 +214,7 @@ class TrajectoryAttention(nn.Module):
       heads: h; must divide the width.
       frames: token frames F of the clip.
       landmarks: 0 = exact; else the number of landmarks of the Orthoformer approximation.
-      chunk: token frames whose queries are worked on at once, recomputed in the backward pass:
-        memory shrinks by F/chunk for one more forward pass. 0 = all at once, nothing recomputed.
-      impl: "xla" or "cudnn", of the exact spatial step.
+      impl: form of the exact spatial step, see :func:`grouped_attention`.
       project_values: False is the public code's default, a slip that leaves the values of the
         temporal step unprojected.
     """
@@ -203,8 +222,7 @@ class TrajectoryAttention(nn.Module):
     heads: int
     frames: int
     landmarks: int = 0
-    chunk: int = 0
-    impl: AttentionImpl = "xla"
+    impl: AttentionImpl = "auto"
     project_values: bool = True
     dtype: str = "float32"
 
@@ -220,33 +238,19 @@ class TrajectoryAttention(nn.Module):
         Returns:
           (B, F*P, D).
         """
-        b, n, width = x.shape
+        width = x.shape[-1]
         sizes = {"qkv": 3 * width, "proj_q": width, "proj_kv": 2 * width, "proj": width}
         weights = {name: Affine(size, name=name)(width) for name, size in sizes.items()}
         if self.is_initializing():
             return x
         q, k, v = project_qkv(weights, x.astype(self.dtype), self.heads)
         if self.landmarks:
-            found = functools.partial(
-                orthoformer_step, landmarks=self._landmarks(q, keys, first), frames=self.frames
-            )
+            landmarks = self._landmarks(q, keys, first)
+            tokens = orthoformer_step(q, k, v, landmarks, self.frames, self.impl)
         else:
-            found = functools.partial(spatial_step, frames=self.frames, impl=self.impl)
-
-        def attend(q, frame):
-            tokens = found(q, k, v)
-            return temporal_step(tokens, frame, weights, self.heads, self.project_values)[0]
-
-        frame = jnp.arange(n) // (n // self.frames)
-        if self.chunk in (0, self.frames):
-            return dense(weights["proj"], attend(q, frame))
-        parts = self.frames // self.chunk
-        split = jnp.moveaxis(q.reshape(b, parts, n // parts, *q.shape[2:]), 1, 0)
-        out = lax.map(
-            lambda part: jax.checkpoint(attend, prevent_cse=False)(*part),
-            (split, frame.reshape(parts, -1)),
-        )
-        return dense(weights["proj"], jnp.moveaxis(out, 0, 1).reshape(b, n, width))
+            tokens = spatial_step(q, k, v, self.frames, self.impl)
+        out = temporal_step_by_frame(tokens, weights, self.heads, self.project_values)
+        return dense(weights["proj"], out)
 
     def path(self, x: Array, query: Array, keys: Array | None = None) -> Array:
         """Where one token per clip finds itself in every frame.
@@ -263,7 +267,8 @@ class TrajectoryAttention(nn.Module):
         one = gather_tokens(q, query[:, None])
         if self.landmarks:
             landmarks = self._landmarks(q, keys, None)
-            near, found = landmark_weights(one, k, landmarks, self.frames)
+            near = landmark_weights(one, landmarks)
+            found = spatial_weights(landmarks, k, self.frames)
             weights = jnp.einsum("bhnl,bhlfp->bhnfp", near, found)
         else:
             weights = spatial_weights(one, k, self.frames)

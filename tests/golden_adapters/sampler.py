@@ -99,13 +99,15 @@ def trajectory_attention(fixture: Fixture) -> None:
         )
         tokens = trajectory.orthoformer_step(q, k, v, taken, frames)
     else:
-        tokens = trajectory.spatial_step(q, k, v, frames)
+        tokens = trajectory.spatial_step(q, k, v, frames, "xla")
+        fixture.check("out/trajectory", trajectory.spatial_step(q, k, v, frames))
     fixture.check("out/trajectory", tokens)
-    frame = jnp.arange(x.shape[1]) // c["seq_len"]
-    _, over_time = trajectory.temporal_step(tokens, frame, weights, heads, values)
-    fixture.check("out/attn_time", over_time)
-    for chunk in (0, 1):
-        module = trajectory.TrajectoryAttention(heads, frames, count, chunk, project_values=values)
+    place = jnp.arange(x.shape[1])
+    own = tokens[:, place, place // c["seq_len"]]
+    _, over_time = trajectory.temporal_step(tokens, own, weights, heads, values)
+    fixture.check("out/attn_time", jnp.moveaxis(over_time, 2, 1))
+    for impl in ("auto", "xla", "chunked"):
+        module = trajectory.TrajectoryAttention(heads, frames, count, impl, project_values=values)
         check_probe(fixture, lambda p, x, m=module: attend(p, x, c, m, first), weights)
 
 
@@ -113,7 +115,7 @@ def trajectory_block(fixture: Fixture) -> None:
     c, params = fixture.config, nested(fixture.group("param"))
     block = PolicyBlock(
         c["dim"], "ta", c["num_heads"], c["num_frames"],
-        mlp_ratio=c["mlp_ratio"], norm_eps=c["layer_norm_eps"],
+        mlp_ratio=c["mlp_ratio"], norm_eps=c["layer_norm_eps"], impl="auto",
     )  # fmt: skip
 
     def run(params, x):

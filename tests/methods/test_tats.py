@@ -10,6 +10,7 @@ import pytest
 
 from jaxvid.core import trees
 from jaxvid.core.config import ConfigError
+from jaxvid.core.flops import count_flops
 from jaxvid.losses import policy as pl
 from jaxvid.methods.tats import REST, SAMPLER, TATS
 from tests.methods.tats_tools import (
@@ -119,6 +120,31 @@ def test_fused_update_is_the_actor_critic_gradient_of_the_recorded_episode():
         assert not nonzero(theirs, REST), "the sampling loss reaches the autoencoder"
 
 
+@pytest.mark.parametrize("ta_impl", ["exact", "orthoformer"])
+def test_behaviour_and_update_share_one_forward_pass_of_the_sampler(ta_impl):
+    """By operations: being in charge costs one gradient of the sampler and what it observes."""
+    method = TATS(**TINY, ta_impl=ta_impl, num_landmarks=4)
+    batch, params = make_batch(method), make_params(method)
+    video, keys = batch["video"], batch["rng"]
+    grid = method.grid(video)
+
+    def step(params, ctx):
+        return method.loss(params, {}, batch, ctx, None).loss
+
+    def policy(sampler, tokens):
+        logp, value = method.act(params | {"sampler": sampler}, tokens, grid, keys)
+        return logp.sum() + value.sum()
+
+    idle = IN_CHARGE._replace(active=("default",))
+    both, alone = (
+        count_flops(jax.grad(lambda p, ctx=ctx: step(p, ctx)), params) for ctx in (IN_CHARGE, idle)
+    )
+    tokens = method.observe(params, video)
+    update = count_flops(jax.grad(policy), params["sampler"], tokens)
+    observe = count_flops(lambda p: method.observe(p, video), params)
+    assert both - alone == pytest.approx(update + observe, rel=0.01)
+
+
 def test_rewards_steer_but_carry_no_gradient():
     method = REPLAYING
     params, batch, episode = replaying()
@@ -160,7 +186,8 @@ def test_replay_sees_the_landmarks_of_the_recorded_policy():
         {"ta_blocks": 2, "ppo": "resampled", "target": "pixel", "temperature": 2.0},
         {"ppo": "clip_mean", "normalise_advantage": True, "value_clip": 0.1, "m_o": 0.0},
         {"ta_impl": "orthoformer", "num_landmarks": 4, "sampler_pos": "learned"},
-        {"attn_chunk": 2, "remat": "full", "sampler_heads": 4, "dtype": "bfloat16"},
+        {"sampler_width": 8, "sampler_heads": 2, "sampler_mlp_ratio": 0.0},
+        {"remat": "full", "sampler_heads": 4, "dtype": "bfloat16"},
     ],
     ids=lambda f: "-".join(f),
 )
@@ -256,6 +283,8 @@ def test_inspection_shows_mask_probability_and_trajectory():
     [
         ({"k": 0}, "method.k=0: must be above 0"),
         ({"sampler_heads": 3}, "sampler_heads: 3 doesn't divide the width 16"),
+        ({"sampler_width": 9}, "sampler_heads: 2 doesn't divide the width 9"),
+        ({"sampler_mlp_ratio": -1.0}, "sampler_mlp_ratio=-1.0: must be 0 or more"),
         ({"m_o": -1.0}, "method.m_o=-1.0: must be 0 or more"),
         ({"rho": 1.0}, "method.rho"),
     ],
@@ -263,9 +292,3 @@ def test_inspection_shows_mask_probability_and_trajectory():
 def test_bad_fields_are_named(fields, message):
     with pytest.raises(ConfigError, match=message):
         TATS(**TINY | fields)
-
-
-def test_a_chunk_must_divide_the_token_frames():
-    method = TATS(**TINY, attn_chunk=3)
-    with pytest.raises(ConfigError, match="3 doesn't divide the 4 token frames"):
-        jax.eval_shape(method.init, jax.random.key(0), make_batch(method))

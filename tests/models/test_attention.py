@@ -9,7 +9,7 @@ import pytest
 
 from jaxvid.core.config import ConfigError
 from jaxvid.models import attention as module
-from jaxvid.models.attention import attention
+from jaxvid.models.attention import attention, grouped_attention
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1, 2))
@@ -107,3 +107,36 @@ def test_logits_are_not_kept_for_the_backward_pass():
 def test_unknown_form_names_the_choices():
     with pytest.raises(ConfigError, match="chunked, cudnn, xla"):
         attention(*inputs(2, 2)[:3], impl="flash")
+
+
+@pytest.mark.parametrize("dtype, tolerance", [("float32", 2e-5), ("bfloat16", 0.03)])
+@pytest.mark.parametrize("impl", ["auto", "chunked", "xla"])
+def test_groups_are_attended_to_one_by_one(impl, dtype, tolerance):
+    """Equal to one attention per group in f32, with gradients."""
+    q, k, v, _ = inputs(5, 12, jnp.dtype(dtype))
+    grad = jax.random.normal(jax.random.key(7), (2, 5, 4, 3, 8))
+
+    def by_group(q, k, v):
+        parts = zip(jnp.split(k, 4, axis=1), jnp.split(v, 4, axis=1))
+        return jnp.stack([attention(q, *part, "xla") for part in parts], axis=2)
+
+    def grouped(q, k, v):
+        k, v = (x.reshape(2, 4, 3, 3, 8) for x in (k, v))
+        return grouped_attention(q, k, v, impl)
+
+    wide = (x.astype(jnp.float32) for x in (q, k, v))
+    theirs = value_and_pull(by_group, grad, *wide)
+    ours = value_and_pull(grouped, grad.astype(dtype), q, k, v)
+    for a, b in zip(jax.tree.leaves(ours), jax.tree.leaves(theirs)):
+        assert a.dtype == dtype
+        scale = np.abs(b).max()
+        np.testing.assert_allclose(a.astype(jnp.float32), b, atol=tolerance * scale)
+
+
+def test_fused_kernel_gets_one_attention_per_group(monkeypatch):
+    """The layout of the GPU path, with the plain attention in place of the kernel."""
+    q, k, v, _ = inputs(5, 12)
+    k, v = (x.reshape(2, 4, 3, 3, 8) for x in (k, v))
+    exact = grouped_attention(q, k, v, "xla")
+    monkeypatch.setattr(module, "attention", lambda q, k, v, impl: attention(q, k, v, "xla"))
+    np.testing.assert_allclose(grouped_attention(q, k, v, "cudnn"), exact, atol=1e-6)

@@ -112,9 +112,9 @@ def test_temperature_divides_the_logits():
     np.testing.assert_allclose(cold, jax.nn.log_softmax(2 * warm), atol=1e-5)
 
 
-def test_recomputing_and_chunking_change_nothing():
+def test_recomputing_and_holding_all_weights_change_nothing():
     net, params, tokens = make_case(depth=2)
-    other = TrajectoryPolicy(make_policy(chunk=1), depth=2, remat="full")
+    other = TrajectoryPolicy(make_policy(impl="auto"), depth=2, remat="full")
 
     def value_and_grad(net):
         loss = lambda p: (net.apply({"params": p}, tokens, GRID).logp[:, :3]).sum()  # noqa: E731
@@ -144,3 +144,20 @@ def test_dropout_of_adamae_needs_keys_and_is_drawn_per_clip():
     assert np.abs(dropped[0] - dropped[1]).max() > 1e-3
     alone = run(net, params, tokens[1:], keys[1:])
     np.testing.assert_allclose(alone[0], dropped[1], atol=1e-6)
+
+
+@pytest.mark.parametrize("fields", [{}, {"mlp_ratio": 0.0}, {"mlp_ratio": 1.0}], ids=str)
+def test_a_narrower_sampler_reads_mapped_tokens(fields):
+    """The same as the sampler of that width on tokens mapped by ``embed``, bar the critic."""
+    block = PolicyBlock(4, "ta", 2, GRID[0], **fields)
+    net, params, tokens = make_case(block=block)
+    assert ("mlp" in params["blocks"]) == (fields.get("mlp_ratio") != 0)
+    mapped = tokens @ params["embed"]["kernel"] + params["embed"]["bias"]
+    inner = {k: v for k, v in params.items() if k != "embed"}
+    ours = run(net, params, tokens)
+    np.testing.assert_allclose(ours.logp, run(net, inner, mapped).logp, atol=1e-5)
+    np.testing.assert_allclose(np.exp(ours.logp).sum(-1), 1.0, atol=1e-6)
+    assert np.abs(np.asarray(ours.logp) + np.log(N)).max() > 1e-2
+    path = net.apply({"params": params}, tokens, jnp.array([0, 7]), method="path")
+    other = net.apply({"params": inner}, mapped, jnp.array([0, 7]), method="path")
+    np.testing.assert_allclose(path, other, atol=1e-6)
