@@ -15,6 +15,7 @@ methods at equal optimiser steps set ``steps``; at equal training time set ``max
 """
 
 import argparse
+import glob
 import importlib.util
 import json
 import os
@@ -148,6 +149,23 @@ def make_jobs(
             flags += [f"--config.{text}" for text in overrides]
             jobs.append(Job(run["name"], seed, workdir, tuple(flags), tuple(needs.values())))
     return jobs
+
+
+def check_manifests(jobs: Sequence[Job]) -> None:
+    """The data that the flags of unfinished runs name are there.
+
+    Raises:
+      ConfigError: a manifest (a file, or a pattern of files) is missing.
+    """
+    flag, asking = "--config.data.manifest=", {}
+    for job in jobs:
+        named = [text.removeprefix(flag) for text in job.flags if text.startswith(flag)]
+        if named and job.record.get("status") != "done":
+            asking.setdefault(named[-1], []).append(job.name)
+    for path, names in asking.items():
+        if path and not (Path(path).exists() or glob.glob(path)):
+            runs = ", ".join(dict.fromkeys(names))
+            raise ConfigError(f"data.manifest={path}: no such file; runs that read it: {runs}")
 
 
 def run_job(
@@ -330,6 +348,8 @@ def main(argv: list[str] | None = None, program: Sequence[str] = PROGRAM) -> int
         jobs = make_jobs(sweep, args.out, args.seeds, args.set)
         if args.jobs < 1:
             raise ConfigError(f"--jobs={args.jobs}: at least 1 is needed")
+        if not args.dry_run:
+            check_manifests(jobs)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

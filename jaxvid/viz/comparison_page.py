@@ -173,7 +173,9 @@ def _series(groups: Groups, x: str, keys: Sequence[str] | None = None) -> dict:
 def _by_step(groups: Groups, hues: dict, floors: Mapping[str, float]) -> str:
     panels = {**_series(groups, "step", ("loss", "reconstruction")), **_top1(groups, floors)}
     rest = {k: v for k, v in _series(groups, "step").items() if k not in panels}
-    parts = ["<h2>By step</h2>", html.legend(hues), _multiples(groups, hues, panels, "step")]
+    note = f"A line is a run, in the colour of its group. {curves.SMOOTHED} A dot is an evaluation."
+    note = f'<p class="soft">{note}</p>'
+    parts = ["<h2>By step</h2>", html.legend(hues), note, _multiples(groups, hues, panels, "step")]
     more = _multiples(groups, hues, rest, "step")
     return "\n".join([*parts, html.fold("All logged scalars", more) if more else ""])
 

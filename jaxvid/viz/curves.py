@@ -20,6 +20,8 @@ TITLES = {
     "mfu": "model FLOPs utilisation",
     "skipped": "updates skipped",
 }
+# What a reader of the figures has to know.
+SMOOTHED = "Faint: values as logged. Bold: their running mean, where there are many."
 # Schedules and counters are shown as they are: a running mean would bend their corners.
 _EXACT = ("lr", "skipped", "skipped_in_a_row", "bad_files")
 _FIRST = ("loss", "reconstruction", "lr", "grad_norm", "input_wait", "clips_per_s", "mfu")

@@ -41,6 +41,7 @@ details { border:1px solid var(--line); border-radius:.5rem; padding:.5rem .8rem
 summary { cursor:pointer; font-weight:600; }
 pre { overflow-x:auto; background:var(--card); padding:.7rem; border-radius:.4rem;
   font:.82rem/1.45 ui-monospace, SFMono-Regular, Menlo, Consolas, monospace; }
+pre.wrap { white-space:pre-wrap; overflow-wrap:anywhere; }
 .key { display:inline-flex; align-items:center; gap:.35rem; margin:0 1rem .3rem 0;
   font-size:.9rem; } .key i { width:1rem; height:.25rem; border-radius:.1rem; }
 .warn { border-left:4px solid #d55e00; padding:.3rem .8rem; background:var(--card); }

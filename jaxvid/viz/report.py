@@ -130,6 +130,8 @@ def _evaluations(run: RunFiles) -> str:
     figures = curves.eval_curves(run)
     if figures:
         parts.append("<h3>During training</h3>")
+        note = "A dot is an evaluation, over the optimiser steps until then; dashed: chance."
+        parts.append(f'<p class="soft">{note}</p>')
         parts.append(_multiples(figures))
     return "\n".join(parts)
 
@@ -178,7 +180,8 @@ def _training(run: RunFiles) -> str:
         for key, value in curves.constants(run).items()
     ]
     note = f'<p class="soft">Constant: {html.escape(", ".join(still))}.</p>' if still else ""
-    return f"<h2>Training</h2>{_multiples(figures)}{note}"
+    legend = f'<p class="soft">Over the optimiser steps. {curves.SMOOTHED}</p>'
+    return f"<h2>Training</h2>{legend}{_multiples(figures)}{note}"
 
 
 def _multiples(figures: dict) -> str:
@@ -207,7 +210,7 @@ def _confusions(run: RunFiles) -> str:
 def _setup(run: RunFiles) -> str:
     flat = [(k, json.dumps(v) if not isinstance(v, str) else v) for k, v in run.flat.items()]
     parts = ["<h2>How to run this again</h2>"]
-    parts.append(f"<pre>{html.escape(reproduce_command(run))}</pre>")
+    parts.append(f'<pre class="wrap">{html.escape(reproduce_command(run))}</pre>')
     parts.append(html.fold("Config", html.table(["field", "value"], flat, wrap=True)))
     if run.banner:
         parts.append(html.fold("Start-up banner", f"<pre>{html.escape(run.banner)}</pre>"))

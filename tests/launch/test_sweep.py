@@ -251,6 +251,28 @@ def test_stored_sweeps_are_valid():
         assert all((ROOT / j.flags[0].split("=", 1)[1].split(":")[0]).is_file() for j in jobs)
 
 
+def test_a_missing_manifest_is_one_error_before_any_run(write, program, tmp_path, capsys):
+    missing, there = str(tmp_path / "gone.csv"), tmp_path / "there.csv"
+    data = {"data.manifest": missing}
+    runs = [
+        {"name": "a", "config": "a.py"},
+        {"name": "b", "config": "b.py", "overrides": data},
+        {"name": "c", "config": "c.py", "overrides": data},
+    ]
+    out, command = tmp_path / "o", [write(runs), f"--out={tmp_path / 'o'}", "--seeds=0,1"]
+    assert sweep.main(command, program) == 2
+    error = capsys.readouterr().err
+    assert error == f"error: data.manifest={missing}: no such file; runs that read it: b, c\n"
+    assert not out.exists()
+    assert sweep.main([*command, "--dry-run"], program) == 0
+    # What --set names counts, a pattern of files is enough, and a run that is done reads nothing.
+    there.write_text("path\n")
+    assert sweep.main([*command, "--set", f"data.manifest={tmp_path}/th*.csv"], program) == 0
+    there.unlink()
+    assert sweep.main([*command, "--set", f"data.manifest={tmp_path}/th*.csv"], program) == 0
+    assert calls(out, "b") == 1
+
+
 def test_a_chain_of_stages_waits_for_both_of_its_sources(write, tmp_path, program):
     runs = [
         {"name": "a", "config": "a.py"},

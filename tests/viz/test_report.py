@@ -4,7 +4,7 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 
-from jaxvid.viz import html, report
+from jaxvid.viz import curves, html, report
 from jaxvid.viz.inspection import load_inspection, save_inspection
 from jaxvid.viz.runs import read_run
 from tests.viz.made_up import make_inspection, make_run
@@ -52,6 +52,7 @@ def workdir(tmp_path):
 def test_page_parses_and_needs_nothing_else(workdir):
     text = report.write_report(workdir).read_text()
     page = Checker(text)
+    assert any(curves.SMOOTHED in words for words in page.words)
     assert page.links
     assert all(link.startswith(("#", "data:image/png;base64,")) for link in page.links)
     assert not re.search(r"@import|url\((?!#)|<script|<link", text)
