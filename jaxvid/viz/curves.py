@@ -19,6 +19,8 @@ TITLES = {
     "lr": "learning rate",
     "mfu": "model FLOPs utilisation",
     "skipped": "updates skipped",
+    "prototype_usage": "prototype usage (1 = all alike)",
+    "prototypes_used": "share of prototypes in use",
 }
 # Schedules and counters are shown as they are: a running mean would bend their corners.
 _EXACT = ("lr", "skipped", "skipped_in_a_row", "bad_files")
