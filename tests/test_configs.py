@@ -171,19 +171,23 @@ def run_smoke(config, workdir):
     assert (workdir / "report.html").exists()
 
 
-@pytest.mark.parametrize("name", QUICK)
-def test_every_evaluation_then_fine_tuning(name, tmp_path):
-    """One row of the README's matrix: all frozen evaluations, then init_from into a classifier."""
-    first = get_config(name, "smoke")
-    first.evals = evals.frozen(kinds=[k for k in EVALS if k not in ("motion", "multiview")])
-    run_smoke(first, tmp_path / "pretrained")
+def pretrain_and_tune(config, kinds, tmp_path):
+    """One row of the README's matrix: frozen evaluations, then init_from into a classifier."""
+    config.evals = evals.frozen(kinds=kinds)
+    run_smoke(config, tmp_path / "pretrained")
     second = get_config("finetune_hmdb51", "smoke")
-    second.method.encoder = first.method.encoder
+    second.method.encoder = config.method.encoder
     second.init_from, second.ema = str(tmp_path / "pretrained"), 0.9
     run_smoke(second, tmp_path / "tuned")
     table = (tmp_path / "tuned" / "banner.txt").read_text()
     fresh = [line.split()[1] for line in table.splitlines() if line.startswith("    fresh")]
     assert sorted(fresh) == [f"params/{p}" for p in FRESH]
+
+
+@pytest.mark.parametrize("name", QUICK)
+def test_every_evaluation_then_fine_tuning(name, tmp_path):
+    kinds = [k for k in EVALS if k not in ("motion", "multiview")]
+    pretrain_and_tune(get_config(name, "smoke"), kinds, tmp_path)
 
 
 QUICK_KINDS = ("knn",)
@@ -193,16 +197,7 @@ ALL_KINDS = tuple(k for k in EVALS if k not in ("motion", "multiview", "reconstr
 @pytest.mark.slow
 @pytest.mark.parametrize("arm", ["mlp", "dino"])
 def test_every_evaluation_of_sigma_then_fine_tuning(arm, tmp_path):
-    first = get_config("sigma_ssv2", f"{arm},smoke")
-    first.evals = evals.frozen(kinds=ALL_KINDS)
-    run_smoke(first, tmp_path / "pretrained")
-    second = get_config("finetune_hmdb51", "smoke")
-    second.method.encoder = first.method.encoder
-    second.init_from, second.ema = str(tmp_path / "pretrained"), 0.9
-    run_smoke(second, tmp_path / "tuned")
-    table = (tmp_path / "tuned" / "banner.txt").read_text()
-    fresh = [line.split()[1] for line in table.splitlines() if line.startswith("    fresh")]
-    assert sorted(fresh) == [f"params/{p}" for p in FRESH]
+    pretrain_and_tune(get_config("sigma_ssv2", f"{arm},smoke"), ALL_KINDS, tmp_path)
 
 
 def fresh_after_co_training(kinds, words, tmp_path):
