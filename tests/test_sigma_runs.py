@@ -35,7 +35,7 @@ def test_without_its_teacher_nothing_starts(tmp_path):
 def test_without_balance_it_collapses_and_says_so(tmp_path, capfd):
     figures = {}
     for iters in (10, 0):
-        fields = dict(optim__default__base_lr=0.064, steps=400, log_every=50, method__iters=iters)
+        fields = dict(optim__default__base_lr=0.064, steps=60, log_every=20, method__iters=iters)
         workdir = tmp_path / str(iters)
         train(smoke("sigma_ssv2", **fields), workdir, devices=jax.devices()[:1])
         figures[iters] = read_json_lines(workdir / "metrics.jsonl")[-1]

@@ -127,7 +127,6 @@ class Sigma(MaskedModel):
             assignment.assign(x, fixed, v, self.eps, self.chunk)
             for x, v in ((phi, v_phi), (psi, v_psi))
         )
-        spread = jnp.minimum(assignment.direction_std(phi), assignment.direction_std(psi))
         return (
             loss_phi,
             loss_psi,
@@ -135,7 +134,9 @@ class Sigma(MaskedModel):
                 **assignment.usage(of_phi.hard, len(prototypes)),
                 "agreement": 100.0 * (of_phi.hard == of_psi.hard).mean(),
                 "assignment_entropy": of_phi.entropy.mean() / jnp.log(len(prototypes)),
-                "feature_std": spread,
+                # Of the targets: all alike is the trivial solution.
+                "feature_std": assignment.direction_std(phi),
+                "feature_std_psi": assignment.direction_std(psi),
             },
         )
 
