@@ -19,7 +19,7 @@ TITLES = {
     "lr": "learning rate",
     "mfu": "model FLOPs utilisation",
     "skipped": "updates skipped",
-    "prototype_usage": "prototype usage (1 = all alike)",
+    "prototype_usage": "prototype usage (1 = even)",
     "prototypes_used": "share of prototypes in use",
 }
 # Schedules and counters are shown as they are: a running mean would bend their corners.
