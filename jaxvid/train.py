@@ -26,8 +26,9 @@ from jaxvid.viz.activation import has_activations, save_activation
 from jaxvid.viz.inspection import inspect_clips, save_inspection
 from jaxvid.viz.report import write_report
 
-COLLAPSED = 0.05  # below this feature_std (1 = spread evenly over the sphere) a run is warned of
-SHOWN = ("loss", "reconstruction", "entropy", "top1", "feature_std")
+# Below these a run is warned of: 1 = spread evenly over the sphere; all prototypes used alike.
+COLLAPSED = {"feature_std": 0.05, "prototype_usage": 0.1}
+SHOWN = ("loss", "reconstruction", "entropy", "top1", *COLLAPSED)
 FREE_TO_CHANGE = (
     "log_every",
     "max_skips",
@@ -171,9 +172,12 @@ def loop(
 
 
 def collapse_warning(figures: Mapping[str, float]) -> list[str]:
-    """A warning if the vectors of different clips have become the same (``feature_std`` near 0)."""
-    found = figures.get("feature_std", 1.0)
-    return [f"WARNING: features collapse (feature_std {found:.3f})"] if found < COLLAPSED else []
+    """A warning if clips or tokens have become the same: vectors, or what they are assigned to."""
+    return [
+        f"WARNING: features collapse ({name} {figures[name]:.3f})"
+        for name, least in COLLAPSED.items()
+        if figures.get(name, 1.0) < least
+    ]
 
 
 def report(figures: Mapping[str, float], step: int, writer, terminal) -> None:

@@ -78,7 +78,8 @@ def balance(tokens: Array, prototypes: Array, eps: float, iters: int, chunk: int
 
             nothing = jnp.full((len(tokens), len(prototypes)), -jnp.inf)
             total, _ = lax.scan(add, nothing, blocks)
-        return -logsumexp(total, axis=0)
+        v = -logsumexp(total, axis=0)
+        return v - v.mean()  # changes no q, and small numbers are rounded less
 
     if iters == 0:
         return jnp.zeros(len(prototypes))

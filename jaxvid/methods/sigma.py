@@ -126,17 +126,15 @@ class Sigma(MaskedModel):
             assignment.assign(x, fixed, v, self.eps, self.chunk)
             for x, v in ((phi, v_phi), (psi, v_psi))
         )
-        spread = jnp.minimum(assignment.direction_std(phi), assignment.direction_std(psi))
-        return (
-            loss_phi,
-            loss_psi,
-            {
-                **assignment.usage(of_phi.hard, len(prototypes)),
-                "agreement": 100.0 * (of_phi.hard == of_psi.hard).mean(),
-                "assignment_entropy": of_phi.entropy.mean() / jnp.log(len(prototypes)),
-                "feature_std": spread,
-            },
-        )
+        figures = {
+            **assignment.usage(of_phi.hard, len(prototypes)),
+            "agreement": 100.0 * (of_phi.hard == of_psi.hard).mean(),
+            "assignment_entropy": of_phi.entropy.mean() / jnp.log(len(prototypes)),
+            # Of the targets: all alike is the trivial solution.
+            "feature_std": assignment.direction_std(phi),
+            "feature_std_psi": assignment.direction_std(psi),
+        }
+        return loss_phi, loss_psi, figures
 
     def after_update(
         self, params: Tree, extra: Tree, carry: Tree, ctx: Context

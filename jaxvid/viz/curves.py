@@ -19,6 +19,8 @@ TITLES = {
     "lr": "learning rate",
     "mfu": "model FLOPs utilisation",
     "skipped": "updates skipped",
+    "prototype_usage": "prototype usage (1 = even)",
+    "prototypes_used": "share of prototypes in use",
 }
 # What a reader of the figures has to know.
 SMOOTHED = "Faint: values as logged. Bold: their running mean, where there are many."
