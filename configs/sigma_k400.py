@@ -21,11 +21,11 @@ def get_config(arg=""):
         smoke=False,
     )  # fmt: skip
     size = "S" if words["S"] else "B"
-    config = base.run(epochs=800.0, batch_size=640)
+    teacher = methods.teacher(words["teacher"]) if words["dino"] and not words["smoke"] else ""
+    config = base.run(epochs=800.0, batch_size=640, init_from=teacher)
     config.data = data.k400(subset=0.15 if words["small"] else 1.0)
     make = methods.sigma_dino if words["dino"] else methods.sigma
     config.method = make(encoder=models.vit(size), rho=words["rho"], chunk=words["chunk"], eps=0.05)
-    config.init_from = methods.teacher(words["teacher"]) if words["dino"] else ""
     config.optim = dict(
         default=optim.adamw(
             base_lr=1.5e-4, betas=(0.9, 0.95), weight_decay=0.05, warmup_epochs=40.0, min_lr=1e-5

@@ -21,12 +21,12 @@ def get_config(arg=""):
         smoke=False,
     )  # fmt: skip
     size = "S" if words["S"] else "B"
+    teacher = methods.teacher(words["teacher"]) if words["dino"] and not words["smoke"] else ""
     epochs, batch, eps = (2400.0, 128, 0.05) if size == "S" else (800.0, 512, 0.03)
-    config = base.run(epochs=epochs, batch_size=batch)
+    config = base.run(epochs=epochs, batch_size=batch, init_from=teacher)
     config.data = data.ssv2(subset=0.15 if words["small"] else 1.0)
     make = methods.sigma_dino if words["dino"] else methods.sigma
     config.method = make(encoder=models.vit(size), rho=words["rho"], chunk=words["chunk"], eps=eps)
-    config.init_from = methods.teacher(words["teacher"]) if words["dino"] else ""
     config.optim = dict(
         default=optim.adamw(
             base_lr=1.5e-4, betas=(0.9, 0.95), weight_decay=0.05, warmup_epochs=40.0, min_lr=1e-5
