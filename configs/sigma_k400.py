@@ -5,8 +5,8 @@ python -m jaxvid.main --config=configs/sigma_k400.py \
 python -m jaxvid.main --config=configs/sigma_k400.py:dino,teacher=dino_vitbase16_pretrain.pth \
     --config.data.manifest=k400.csv --workdir=runs/sigma_k400_dino
 Words after the colon: mlp (targets from an MLP on the pixels, the default), dino (from the frozen
-DINO ViT-B/16 in the file teacher=), S, B, rho=0.9, chunk=88 (less memory), small (15 % of the
-training videos), smoke (which takes a random teacher).
+ViT-B in the file teacher=, family=dino, dinov2 or dinov2_reg), S, B, rho=0.9, chunk=88 (less
+memory), small (15 % of the training videos), smoke (which takes a random teacher).
 Quoted from the project page (fine-tuned on SSv2, top-1): ViT-B 69.8 (MLP), 71.1 (DINO);
 ViT-S 68.7 (DINO). On Kinetics-400 itself: ViT-B 80.2, 81.6; ViT-S 79.4 (DINO).
 Weights: from scratch, the teacher's from its authors. Settings of the MLP arm as of the other one.
@@ -17,15 +17,16 @@ from configs.common import base, data, evals, methods, models, optim
 
 def get_config(arg=""):
     words = base.words(
-        arg, mlp=False, dino=False, S=False, B=False, rho=0.9, chunk=0, teacher="", small=False,
-        smoke=False,
+        arg, mlp=False, dino=False, teacher="", family="dino", S=False, B=False, rho=0.9, chunk=0,
+        small=False, smoke=False,
     )  # fmt: skip
     size = "S" if words["S"] else "B"
-    config = base.run(epochs=800.0, batch_size=640)
+    method, teacher = methods.sigma_arm(
+        words, encoder=models.vit(size), rho=words["rho"], chunk=words["chunk"], eps=0.05
+    )
+    config = base.run(epochs=800.0, batch_size=640, init_from=teacher)
     config.data = data.k400(subset=0.15 if words["small"] else 1.0)
-    make = methods.sigma_dino if words["dino"] else methods.sigma
-    config.method = make(encoder=models.vit(size), rho=words["rho"], chunk=words["chunk"], eps=0.05)
-    config.init_from = methods.teacher(words["teacher"]) if words["dino"] else ""
+    config.method = method
     config.optim = dict(
         default=optim.adamw(
             base_lr=1.5e-4, betas=(0.9, 0.95), weight_decay=0.05, warmup_epochs=40.0, min_lr=1e-5

@@ -5,8 +5,8 @@ python -m jaxvid.main --config=configs/sigma_ssv2.py \
 python -m jaxvid.main --config=configs/sigma_ssv2.py:dino,teacher=dino_vitbase16_pretrain.pth \
     --config.data.manifest=ssv2.csv --workdir=runs/sigma_ssv2_dino
 Words after the colon: mlp (targets from an MLP on the pixels, the default), dino (from the frozen
-DINO ViT-B/16 in the file teacher=), S, B, rho=0.9, chunk=88 (less memory), small (15 % of the
-training videos), smoke (which takes a random teacher).
+ViT-B in the file teacher=, family=dino, dinov2 or dinov2_reg), S, B, rho=0.9, chunk=88 (less
+memory), small (15 % of the training videos), smoke (which takes a random teacher).
 Quoted from the project page (fine-tuned on SSv2, top-1): ViT-B 70.4 (MLP), 70.9 (DINO);
 ViT-S 68.6 (DINO).
 Weights: from scratch, the teacher's from its authors. Settings of the MLP arm as of the other one.
@@ -17,16 +17,17 @@ from configs.common import base, data, evals, methods, models, optim
 
 def get_config(arg=""):
     words = base.words(
-        arg, mlp=False, dino=False, S=False, B=False, rho=0.9, chunk=0, teacher="", small=False,
-        smoke=False,
+        arg, mlp=False, dino=False, teacher="", family="dino", S=False, B=False, rho=0.9, chunk=0,
+        small=False, smoke=False,
     )  # fmt: skip
     size = "S" if words["S"] else "B"
     epochs, batch, eps = (2400.0, 128, 0.05) if size == "S" else (800.0, 512, 0.03)
-    config = base.run(epochs=epochs, batch_size=batch)
+    method, teacher = methods.sigma_arm(
+        words, encoder=models.vit(size), rho=words["rho"], chunk=words["chunk"], eps=eps
+    )
+    config = base.run(epochs=epochs, batch_size=batch, init_from=teacher)
     config.data = data.ssv2(subset=0.15 if words["small"] else 1.0)
-    make = methods.sigma_dino if words["dino"] else methods.sigma
-    config.method = make(encoder=models.vit(size), rho=words["rho"], chunk=words["chunk"], eps=eps)
-    config.init_from = methods.teacher(words["teacher"]) if words["dino"] else ""
+    config.method = method
     config.optim = dict(
         default=optim.adamw(
             base_lr=1.5e-4, betas=(0.9, 0.95), weight_decay=0.05, warmup_epochs=40.0, min_lr=1e-5

@@ -121,6 +121,12 @@ def test_arms_and_sizes_of_sigma():
     assert config.init_from == (("dino.pth", "params/encoder/", "extra/teacher"),)
     assert method.teacher_weights == "imported"
     assert get_config("sigma_k400", "dino,smoke").method.teacher_weights == "random"
+    method = get_config("sigma_k400", "dino,family=dinov2_reg").method
+    assert (method.teacher.patch, method.teacher.registers) == ((1, 14, 14), 4)
+    assert method.teacher_size == 518
+    for words in ("mlp,dino", "teacher=dino.pth", "dino,family=dinov3"):
+        with pytest.raises(ConfigError, match="dino"):
+            get_config("sigma_k400", words)
 
 
 @pytest.mark.parametrize(

@@ -138,8 +138,6 @@ def smoke(config: ConfigDict) -> ConfigDict:
             config.method[name] = value
     if config.method.get("num_classes") == classes and classes:
         config.method.num_classes = config.data.num_classes
-    if "teacher" in config.method:
-        config.init_from = ""
     for entry in config.optim.values():
         entry.warmup_epochs = min(entry.warmup_epochs, 0.5)
         entry.milestones = tuple(0.5 for _ in entry.milestones)

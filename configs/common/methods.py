@@ -6,7 +6,7 @@ from ml_collections import ConfigDict
 
 from configs.common import models
 from jaxvid.core.checkpoint import expand_init_from
-from jaxvid.core.config import from_config, to_config
+from jaxvid.core.config import ConfigError, choose, from_config, to_config
 from jaxvid.methods.adamae import AdaMAE
 from jaxvid.methods.coclr import CoCLR
 from jaxvid.methods.coclr_simultaneous import SimultaneousCoCLR
@@ -25,6 +25,7 @@ from jaxvid.methods.tats import TATS
 from jaxvid.methods.tubelet import TubeletContrast
 from jaxvid.methods.turbo import Turbo
 from jaxvid.methods.turbo_language import TurboLanguage
+from jaxvid.models.image_vit import SIDES
 
 
 def videomae(**fields: Any) -> ConfigDict:
@@ -81,9 +82,28 @@ def sigma_dino(**fields: Any) -> ConfigDict:
     return to_config(from_config(SigmaDINO, fields, "methods.sigma_dino"), name="sigma_dino")
 
 
-def teacher(file: str) -> tuple[tuple[str, str, str], ...] | str:
-    """``config.init_from`` that reads the frozen teacher from ``file``; "" without one."""
-    return ((file, "params/encoder/", "extra/teacher"),) if file else ""
+def sigma_arm(words: dict[str, Any], **fields: Any) -> tuple[ConfigDict, Any]:
+    """``config.method`` and ``config.init_from`` of SIGMA by its config's words.
+
+    Args:
+      words: "mlp" or "dino"; "teacher", the file of the latter, and "family", what it holds; in
+        a "smoke" run no file is read.
+      fields: of the method.
+
+    Raises:
+      ConfigError: words that don't go together.
+    """
+    if words["dino"] and words["mlp"]:
+        raise ConfigError("'mlp' and 'dino' after the colon: choose one")
+    if not words["dino"]:
+        if words["teacher"]:
+            raise ConfigError("'teacher=' after the colon needs 'dino' beside it")
+        return sigma(**fields), ""
+    side = choose(words["family"], SIDES, "argument family=")[1]
+    network = models.image_vit("B", words["family"])
+    method = sigma_dino(**fields, teacher=network, teacher_size=side)
+    rows = ((words["teacher"], "params/encoder/", "extra/teacher"),)
+    return method, rows if words["teacher"] and not words["smoke"] else ""
 
 
 # How co-training makes pairs of clips (public code): of two clips of the same frames one changes

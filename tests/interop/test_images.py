@@ -8,7 +8,7 @@ import pytest
 from safetensors.numpy import save_file
 
 from jaxvid.core import trees
-from jaxvid.core.checkpoint import init_from
+from jaxvid.core.checkpoint import check_required, init_from
 from jaxvid.core.types import TrainState
 from jaxvid.interop import read_checkpoint
 from jaxvid.interop.rules import InteropError
@@ -96,11 +96,13 @@ def test_a_teacher_from_a_file_computes_what_the_public_network_does(version, re
     fresh = {"teacher": jax.jit(init_image_vit, static_argnums=(0, 2))(
         teacher, jax.random.key(0), SIDE
     )}  # fmt: skip
-    train = TrainState(0, {}, {}, fresh, None, np.zeros(2), np.zeros(2))
+    train = TrainState(0, {"own": np.zeros(1)}, {}, fresh, None, np.zeros(2), np.zeros(2))
     rows = ((str(tmp_path / "teacher.safetensors"), "params/encoder/", "extra/teacher"),)
     train, table = init_from(train, rows, read_checkpoint)
-    assert {status for _, status, _ in table} == {"matched"}
-    assert all(path.startswith(method.required) for path, _, _ in table)
+    status = {path: word for path, word, _ in table}
+    assert status.pop("params/own") == "fresh"
+    assert set(status.values()) == {"matched"}
+    check_required(method.required, table)
     image = np.random.default_rng(9).normal(size=(SIDE, SIDE, 3)).astype(np.float32)
     found = image_tokens(teacher, train.extra["teacher"], image[None], "float32", False)
     np.testing.assert_allclose(

@@ -24,8 +24,8 @@ def test_a_table_of_the_right_size_stays_and_a_constant_one_stays_constant():
         np.testing.assert_allclose(made, 1.0, atol=1e-6)
 
 
-def test_a_ramp_stays_a_ramp_inside():
-    ramp = jnp.broadcast_to(jnp.arange(12.0)[None, :, None, None], (1, 12, 12, 1))
-    made = resize_positions(ramp, (6, 12), False)[0, :, 0, 0]
-    places = (np.arange(6) + 0.5) * 12 / 6.1 - 0.5
-    np.testing.assert_allclose(made[1:-1], places[1:-1], atol=1e-4)
+def test_places_follow_the_scale():
+    np.testing.assert_allclose(bicubic(6, 6, 1.0), np.eye(6), atol=1e-6)
+    # Twice as fine: place 0.25 of the source for the second of twelve.
+    expected = [-0.105469, 0.878906, 0.261719, -0.035156]
+    np.testing.assert_allclose(bicubic(6, 12, 2.0)[3, :4], expected, atol=1e-6)
