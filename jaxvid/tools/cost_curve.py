@@ -106,8 +106,13 @@ def table(points: Mapping[str, Point], metric: str) -> str:
     return "\n".join(lines)
 
 
-def figure(points: Mapping[str, Point], metric: str, chance: float | None = None) -> Figure:
-    """Two panels: the metric against the time of a step and against its memory."""
+def figure(
+    points: Mapping[str, Point], metric: str, chance: float | None = None, title: str = ""
+) -> Figure:
+    """Two panels: the metric against the time of a step and against its memory.
+
+    ``title`` says what the names of the points are, the dashed line is the level of chance.
+    """
     longest = max(np.median(p.seconds) for p in points.values())
     costs = {
         "time of a step, relative": [np.median(p.seconds) / longest for p in points.values()],
@@ -126,7 +131,7 @@ def figure(points: Mapping[str, Point], metric: str, chance: float | None = None
             ax.set_xlim(left=0)
             ax.set_xlabel(label)
             canvas.tidy(ax)
-        ax.legend(frameon=False, fontsize=8)
+        ax.legend(frameon=False, fontsize=8, title=title, title_fontsize=8, loc="center right")
         fig.axes[0].set_ylabel(f"{metric}, mean and deviation over seeds")
     return fig
 
@@ -162,7 +167,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     print(f"{jax.devices()[0].device_kind}, {args.rounds} rounds\n{table(points, args.metric)}")
     first = next(iter(groups.values()))[0]
     chance = next(iter(first.latest().values()))["metrics"].get("chance")
-    canvas.save_png(figure(points, args.metric, chance), Path(args.out), dpi=160)
+    title = args.group_by.replace("method.", "").replace(",", ", ")
+    canvas.save_png(figure(points, args.metric, chance, title), Path(args.out), dpi=160)
     print(f"written: {args.out}")
     return 0
 
