@@ -83,16 +83,17 @@ class FrameFolder:
     end: float | None = None
 
     def num_frames(self) -> int:
-        return len(self._files())
+        return len(self.names())
 
     def read(self, frame_ids: np.ndarray, short_side: int) -> np.ndarray:
-        files = self._files()
+        files = self.names()
         wanted, inverse = np.unique(frame_ids, return_inverse=True)
         coded = tuple((Path(self.path) / files[i]).read_bytes() for i in wanted)
         frames = EncodedFrames(self.path, coded).read(np.arange(len(coded)), short_side)
         return frames[inverse]
 
-    def _files(self) -> tuple[str, ...]:
+    def names(self) -> tuple[str, ...]:
+        """File names of the frames in order."""
         first = int(self.start or 0)
         files = _image_files(self.path)[first : None if self.end is None else int(self.end)]
         if not files:

@@ -2,9 +2,10 @@
 
 Columns: ``path`` and, optionally, ``label`` (class name or number), ``label_id``, ``split``,
 ``start`` and ``end`` (seconds, for clips inside a longer video), ``group`` (clips of one recording
-stay on one side when probes hold examples out), ``flow`` (the optical flow of ``path``) and
-``text`` or ``caption`` (a sentence); any others are kept by the file and ignored here. Relative
-paths start from ``root`` or from the folder of the manifest.
+stay on one side when probes hold examples out), ``flow`` (the optical flow of ``path``),
+``masks`` (a folder with the true segments of its frames) and ``text`` or ``caption`` (a sentence);
+any others are kept by the file and ignored here. Relative paths start from ``root`` or from the
+folder of the manifest.
 """
 
 import csv
@@ -23,7 +24,8 @@ class Row:
     """One clip: resolved ``path``, seconds ``start`` to ``end`` (None = whole file), ``label``.
 
     Clips of one ``group`` come from one recording; without such a column, from one file. ``flow``
-    is the resolved path of the optical flow, ``text`` a sentence about the clip; "" = none.
+    is the resolved path of the optical flow, ``masks`` that of the true segments, ``text`` a
+    sentence about the clip; "" = none.
     """
 
     key: str
@@ -34,6 +36,7 @@ class Row:
     group: str = ""
     flow: str = ""
     text: str = ""
+    masks: str = ""
 
 
 @dataclass(frozen=True)
@@ -144,9 +147,10 @@ def load_manifest(
             raise ConfigError(f"{path} line {line}: '{key}' is on line {lines[key]} already")
         lines[key] = line
         file = str(folder / row["path"])
-        flow = str(folder / row["flow"]) if row.get("flow") else ""
+        flow, masks = (str(folder / row[k]) if row.get(k) else "" for k in ("flow", "masks"))
         text = row.get("text", "") or row.get("caption", "")
-        rows.append(Row(key, file, label, start, end, row.get("group", "") or file, flow, text))
+        group = row.get("group", "") or file
+        rows.append(Row(key, file, label, start, end, group, flow, text, masks))
     return Manifest(str(path), tuple(rows), names)
 
 

@@ -9,6 +9,7 @@ from jaxvid.evals.linear import Linear
 from jaxvid.evals.motion import Motion
 from jaxvid.evals.reconstruction import Reconstruction
 from jaxvid.evals.retrieval import Retrieval
+from jaxvid.evals.segmentation import Segmentation
 from jaxvid.evals.sentences import Sentences
 from jaxvid.evals.spread import Spread
 
@@ -23,4 +24,5 @@ EVALS: dict[str, type[Evaluator]] = {
     "motion": Motion,
     "multiview": MultiView,
     "sentences": Sentences,
+    "segmentation": Segmentation,
 }

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import ClassVar, Literal, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import numpy as np
 from jax.sharding import Mesh
@@ -32,11 +32,13 @@ class EvalResult(NamedTuple):
       per_example: arrays with one row per example of the evaluated split, among them "index"
         (manifest rows) and, for classification and retrieval, "correct" (bool).
       tables: further arrays or texts, such as a confusion matrix.
+      pictures: figures by file name, for the folder ``figures`` of the run.
     """
 
     metrics: Mapping[str, float]
     per_example: Mapping[str, np.ndarray]
     tables: Mapping[str, object] = {}
+    pictures: Mapping[str, Any] = {}
 
 
 @dataclass
@@ -198,6 +200,7 @@ class Evaluator:
 
     uses_tokens: ClassVar[bool] = False
     uses_labels: ClassVar[bool] = True
+    uses_segments: ClassVar[bool] = False
     one_view: ClassVar[bool] = False  # reads the clip in the middle, whatever the views
     needs: ClassVar[str] = "encode"  # the function of the method that it calls
 

@@ -13,9 +13,11 @@ from jaxvid.core.config import ConfigError, choose, from_config
 from jaxvid.core.method import Method
 from jaxvid.data import pipeline
 from jaxvid.data.config import DataConfig
+from jaxvid.data.segments import check_segments
 from jaxvid.evals import EVALS
 from jaxvid.evals.api import EvalContext, EvalResult, Evaluator, check_labels
 from jaxvid.evals.features import TokenStore, token_grid
+from jaxvid.viz import canvas
 
 WEIGHTS = ("raw", "ema")
 
@@ -117,6 +119,8 @@ def _write(workdir: Path, row: Mapping[str, Any], result: EvalResult) -> None:
     folder = workdir / "evals" / str(row["step"])
     folder.mkdir(parents=True, exist_ok=True)
     np.savez(folder / f"{row['eval']}-{row['weights']}.npz", **result.per_example)
+    for picture, figure in result.pictures.items():  # a later step replaces it
+        canvas.save_png(figure, workdir / "figures" / f"{picture}.png")
     with (workdir / "evals.jsonl").open("a") as file:
         file.write(json.dumps(row) + "\n")
 
@@ -188,6 +192,8 @@ def check_evals(
             )
         if data is not None and evaluator.uses_labels:
             check_labels(data, f"config.evals.{name}")
+        if data is not None and evaluator.uses_segments:
+            check_segments(data, f"config.evals.{name}")
         if data is not None and evaluator.uses_tokens:
             t, h, w, width = token_grid(method, data)
             t *= evaluator.clips * evaluator.crops

@@ -1,0 +1,168 @@
+"""Object segmentation: perfect and useless features, the embedded videos, folders of masks."""
+
+import dataclasses
+from types import SimpleNamespace
+
+import cv2
+import jax
+import numpy as np
+import pytest
+from PIL import Image
+
+from jaxvid.core.config import ConfigError
+from jaxvid.core.run import Run
+from jaxvid.data.config import DataConfig
+from jaxvid.data.sampling import fixed_ids
+from jaxvid.data.segments import check_segments, true_segments
+from jaxvid.evals.api import EvalContext
+from jaxvid.evals.run import check_evals, run_evals
+from jaxvid.evals.segmentation import Segmentation, middle_frames, reduce, thumbnails, upsample
+from jaxvid.tools.make_mask_manifest import main
+from jaxvid.viz.segments import paint_segments
+from tests.runs import smoke
+
+
+def halves(frames=4, side=8):
+    """Left half background, right half split into objects 1 and 3."""
+    segments = np.zeros((frames, side, side), np.uint8)
+    segments[:, :4, 4:], segments[:, 4:, 4:] = 1, 3
+    return segments
+
+
+def test_features_that_know_the_segments_get_100():
+    segments = halves()
+    features = np.eye(4)[segments[::2]] + 0.01 * np.random.default_rng(0).normal(size=(2, 8, 8, 4))
+    found, called = Segmentation(side=8).judge(features, segments, seed=0)
+    assert found["miou"] == found["miou_over"] == 100.0
+    assert found["segments"] == 3.0
+    assert found["background"] == pytest.approx(100 * 0.5 / 3)
+    np.testing.assert_array_equal(called, segments[::2])
+
+
+def test_constant_features_are_one_segment():
+    found, _ = Segmentation(side=8).judge(np.zeros((2, 8, 8, 3)), halves(), seed=0)
+    assert found["miou"] == found["miou_over"] == pytest.approx(100 * 0.5 / 3)
+
+
+def test_pixels_that_are_not_judged_change_nothing():
+    segments = halves()
+    features = np.eye(4)[segments[::2]]
+    features[:, 0, 0] = 5.0  # wrong where nobody looks
+    hidden = segments.copy()
+    hidden[:, 0, 0] = 255
+    assert Segmentation(side=8, over=6).judge(features, hidden, seed=0)[0]["miou_over"] == 100.0
+
+
+def test_reduction_keeps_what_varies_most():
+    rng = np.random.default_rng(0)
+    one = rng.normal(size=(3, 2, 4, 4, 1))
+    tokens = np.concatenate([one, one, rng.normal(size=one.shape)], -1)
+    first = reduce(tokens, 1)
+    assert first.shape == (3, 2, 4, 4, 1)
+    assert abs(np.corrcoef(first.ravel(), one.ravel())[0, 1]) > 0.99
+    assert reduce(tokens, 0).shape == tokens.shape
+
+
+def test_upsampling_and_frames_by_hand():
+    up = upsample(np.array([0.0, 1.0]).reshape(1, 1, 2, 1), 4)
+    np.testing.assert_allclose(up[0, 0, :, 0], [0, 0.25, 0.75, 1.0])
+    assert middle_frames(16, 8).tolist() == [1, 3, 5, 7, 9, 11, 13, 15]
+    video = np.arange(4, dtype=np.uint8).reshape(1, 4, 1, 1, 1) * np.ones((1, 1, 2, 2, 3), np.uint8)
+    np.testing.assert_array_equal(thumbnails(2, 1, {"video": video})["image"].ravel()[::3], [1, 3])
+
+
+def test_colours_of_segments():
+    image, segments = np.full((1, 1, 3, 3), 51, np.uint8), np.array([[[0, 1, 255]]], np.uint8)
+    painted = paint_segments(image, segments, alpha=1.0)[0, 0]
+    np.testing.assert_allclose(painted[0], 0.2)
+    assert painted[1].max() > 0.5 and not painted[2].any()
+
+
+def test_embedded_videos_in_a_run(tmp_path):
+    run = Run(smoke("videomae_ssv2"), jax.devices()[:1])
+    state = run.fresh_state()
+    ctx = EvalContext(run.method, state.params, state.extra, run.data, run.mesh, batch_size=6)
+    group = {"segmentation": {"side": 12, "shown": 2, "over": 4}}
+    (row,) = run_evals(group, ctx, 1, tmp_path)
+    assert row["videos"] == 16 == run.data.embedded_test
+    assert row["metrics"]["segments"] == 2.0
+    for name in ("miou", "miou_over", "pixels", "pixels_over", "background"):
+        assert 0 < row["metrics"][name] <= 100
+    assert row["metrics"]["pixels_over"] > row["metrics"]["background"]
+    assert (tmp_path / "figures" / "segmentation.png").stat().st_size > 1000
+
+
+@pytest.fixture
+def davis(tmp_path):
+    """Two videos of six frames 20 x 12; an object in the middle, a marked border."""
+    root = tmp_path / "DAVIS"
+    for name in ("bear", "cow"):
+        frames, masks = (root / kind / "480p" / name for kind in ("JPEGImages", "Annotations"))
+        frames.mkdir(parents=True)
+        masks.mkdir(parents=True)
+        for t in range(6):
+            picture = np.full((12, 20, 3), 40 * t, np.uint8)
+            cv2.imwrite(str(frames / f"{t:05}.jpg"), picture)
+            mask = np.zeros((12, 20), np.uint8)
+            mask[4:8, 8:12], mask[0, :] = t + 1, 255
+            image = Image.fromarray(mask, "P")
+            image.putpalette(list(range(256)) * 3)
+            image.save(masks / f"{t:05}.png")
+    (root / "val.txt").write_text("bear\ncow\n")
+    return root
+
+
+def frames_data(root, **fields):
+    out = root.parent / "davis.csv"
+    assert main([f"--root={root}", f"--out={out}", "--list=val.txt"]) == 0
+    form = {"frames": 2, "stride": 2, "size": 12, "eval_split": "val"} | fields
+    return DataConfig(source="frames", manifest=str(out), train_split="val", **form)
+
+
+def test_masks_of_a_folder_follow_the_frames_and_the_crop(davis):
+    data = frames_data(davis)
+    check_segments(data, "here")
+    segments = true_segments(data, "val", np.array([1, 0]), 6)
+    assert segments.shape == (2, 2, 6, 6)
+    # The square leaves four columns out on either side; object t + 1 is in frame t.
+    ids = fixed_ids(data.plan, 6, 2, 2)[0]
+    want = np.zeros((12, 12), np.uint8)
+    want[4:8, 4:8], want[0] = 1, 255
+    for t, number in enumerate(ids + 1):
+        expected = np.where(want == 1, number, want)[1::2, 1::2]
+        got = segments[0, t]
+        assert set(np.unique(got)) <= {0, number, 255}
+        np.testing.assert_array_equal(got[1:], expected[1:])
+
+
+def test_a_frame_without_mask_is_not_judged(davis):
+    first, second = fixed_ids("dense", 6, 2, 2)[0]
+    (davis / "Annotations/480p/cow" / f"{second:05}.png").unlink()
+    segments = true_segments(frames_data(davis), "val", np.array([1]), 6)
+    assert (segments[0, 1] == 255).all() and not (segments[0, 0] == 255).all()
+    (davis / "Annotations/480p/cow" / f"{first:05}.png").unlink()
+    with pytest.raises(ConfigError, match=f"cow: no mask for frames such as {first:05}"):
+        true_segments(frames_data(davis), "val", np.array([1]), 6)
+
+
+def test_data_without_segments_is_refused_at_the_start(davis, tmp_path):
+    method = SimpleNamespace(encode=None)
+    for data, message in (
+        (DataConfig(source="video", manifest="some.csv"), "got 'video'"),
+        (dataclasses.replace(frames_data(davis), manifest=str(tmp_path / "plain.csv")), "'bear'"),
+    ):
+        (tmp_path / "plain.csv").write_text("path,split\nbear,val\n")
+        with pytest.raises(ConfigError, match=message):
+            check_evals({"segmentation": {}}, method, False, data)
+
+
+@pytest.mark.parametrize("field", [{"side": 0}, {"over": 0}, {"pca": -1}, {"shown": -1}])
+def test_impossible_fields(field):
+    with pytest.raises(ConfigError, match="segmentation"):
+        Segmentation(**field)
+
+
+def test_folders_that_are_missing_are_named(tmp_path, capsys):
+    assert main([f"--root={tmp_path}", f"--out={tmp_path / 'x.csv'}"]) == 2
+    assert "no folder 'JPEGImages'" in capsys.readouterr().err
+    assert not (tmp_path / "x.csv").exists()
