@@ -14,7 +14,8 @@ from tests.runs import assert_close, final, smoke
 BRISK = dict(optim__default__name="sgd", optim__default__base_lr=0.3, steps=2)
 
 
-@pytest.mark.parametrize("arg", ["mlp", pytest.param("dino,chunk=7", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("arg", ["mlp", "dino,chunk=7"])
 def test_eight_devices_give_the_same_network(arg, tmp_path):
     config = smoke("sigma_k400", arg, **BRISK)
     train(config, tmp_path / "one", quiet=True, devices=jax.devices()[:1])
