@@ -90,6 +90,30 @@ def motion_mask(
     return _cover(_cover(mask, grid[1], 2), grid[2], 3)
 
 
+def object_masks(data: DataConfig, split: str, index: np.ndarray, side: int) -> np.ndarray:
+    """Where the objects of the evaluation clips are, exactly: the videos are drawn once more.
+
+    Args:
+      data: configuration of an embedded data set.
+      split: "train" or "test".
+      index: (n,) positions in the split, as in ``batch["index"]``.
+      side: of the masks in pixels, resampled to the nearest one.
+
+    Returns:
+      bool (n, frames, side, side).
+    """
+    rows = load_manifest(embedded_folder(data) / "manifest.csv", split).rows
+    ids = fixed_ids(data.plan, data.embedded_frames, data.frames, data.stride)[0]
+    background = _background(data)
+    pick = ((np.arange(side) + 0.5) * data.embedded_size / side).astype(int)
+    masks = []
+    for row in (rows[i] for i in np.asarray(index)):
+        number, label = int(Path(row.path).stem), CLASSES[row.label]
+        mask = _draw_clip(data, background, number, label)[1]
+        masks.append(mask[ids][:, pick[:, None], pick])
+    return np.stack(masks)
+
+
 def make_motion(
     label: str, rng: np.random.Generator, level: str, size: int, frames: int, background=None
 ) -> tuple[np.ndarray, np.ndarray]:
@@ -219,9 +243,7 @@ def _write(folder: Path, data: DataConfig) -> None:
         for label in labels[order]:
             path = f"clips/{len(rows):05d}.mp4"
             rows.append((path, CLASSES[label], int(label), split))
-    shared = _make_ground(np.random.default_rng(_VERSION), data.embedded_size)
-    background = shared if data.level == "easy" else None
-    write = partial(_write_clip, folder, data, background)
+    write = partial(_write_clip, folder, data, _background(data))
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
         masks = list(pool.map(write, range(len(rows)), [row[1] for row in rows]))
     np.savez(folder / "motion.npz", mask=np.stack(masks))
@@ -231,12 +253,24 @@ def _write(folder: Path, data: DataConfig) -> None:
 
 def _write_clip(folder: Path, data: DataConfig, background, number: int, label: str) -> np.ndarray:
     """One mp4; returns its object mask in cells, packed to bits."""
+    video, mask = _draw_clip(data, background, number, label)
+    write_mp4(folder / "clips" / f"{number:05d}.mp4", video)
+    cells = math.ceil(data.embedded_size / _CELL)
+    return np.packbits(_cover(_cover(mask, cells, 1), cells, 2))
+
+
+def _background(data: DataConfig) -> np.ndarray | None:
+    """What all videos of level "easy" have behind their objects; the others draw their own."""
+    if data.level != "easy":
+        return None
+    return _make_ground(np.random.default_rng(_VERSION), data.embedded_size)
+
+
+def _draw_clip(data: DataConfig, background, number: int, label: str):
+    """Video and object mask of one number, see :func:`make_motion`."""
     rng = np.random.default_rng((_VERSION, list(LEVELS).index(data.level), number))
     size, frames = data.embedded_size, data.embedded_frames
-    video, mask = make_motion(label, rng, data.level, size, frames, background)
-    write_mp4(folder / "clips" / f"{number:05d}.mp4", video)
-    cells = math.ceil(size / _CELL)
-    return np.packbits(_cover(_cover(mask, cells, 1), cells, 2))
+    return make_motion(label, rng, data.level, size, frames, background)
 
 
 def write_mp4(path: Path, video: np.ndarray, fps: int = 24, crf: int = 10, gop: int = 12) -> None:

@@ -8,7 +8,7 @@ from PIL import Image
 
 from jaxvid.core.config import ConfigError
 from jaxvid.data.config import DataConfig
-from jaxvid.data.embedded import motion_mask
+from jaxvid.data.embedded import object_masks
 from jaxvid.data.images import FrameFolder
 from jaxvid.data.manifest import Row
 from jaxvid.data.sampling import fixed_ids
@@ -46,14 +46,14 @@ def true_segments(data: DataConfig, split: str, index: np.ndarray, side: int) ->
       side: of the result in pixels.
 
     Returns:
-      uint8 (n, frames, side, side): 0 background, 1.. objects, 255 = not judged (frames without
-      a mask, pixels marked so).
+      uint8 (n, frames, side, side): 0 background, 1.. objects (1 for all of an embedded video),
+      255 = not judged (frames without a mask, pixels marked so).
 
     Raises:
-      ConfigError: a mask is missing or of another size than its frame.
+      ConfigError: a clip has no masks, or only pixels that are not judged; a mask has colours.
     """
     if data.source == "embedded":
-        return motion_mask(data, split, index, (data.frames, side, side)).astype(np.uint8)
+        return object_masks(data, split, index, side).astype(np.uint8)
     rows = split_manifest(data, split).rows
     return np.stack([_read_clip(data, rows[i], side) for i in index])
 
@@ -66,6 +66,10 @@ def _read_clip(data: DataConfig, row: Row, side: int) -> np.ndarray:
         raise ConfigError(f"{row.masks}: no mask for frames such as {names[ids[0]]}")
     empty = np.full((side, side), IGNORED, np.uint8)
     cut = {i: empty if mask is None else _centre(mask, side) for i, mask in found.items()}
+    if all((cut[i] == IGNORED).all() for i in ids):
+        raise ConfigError(
+            f"{row.masks}: nothing to judge in the middle of frames {sorted(set(ids))}"
+        )
     return np.stack([cut[i] for i in ids])
 
 

@@ -95,9 +95,11 @@ class Segmentation(Evaluator):
         t, points = len(features), features.reshape(-1, features.shape[-1])
         seen = np.arange(len(segments)) * t // len(segments)
         judged = segments != IGNORED
-        names, truth = np.unique(segments[judged], return_inverse=True)
+        there = np.unique(segments[judged])
+        names = np.union1d([0], there)  # number 0 is the background, whether it is there or not
+        truth = np.searchsorted(names, segments[judged])
         found = {}
-        for name, k in (("miou", len(names)), ("miou_over", self.over)):
+        for name, k in (("miou", len(there)), ("miou_over", self.over)):
             label = clusters.cluster(points, k, seed).reshape(features.shape[:-1])
             shared = clusters.overlap(label[seen][judged], truth)
             one = name == "miou"
@@ -106,9 +108,8 @@ class Segmentation(Evaluator):
             found[name] = clusters.mean_iou(shared, segment)
             if one:
                 called = names[np.pad(segment, (0, k - len(segment)))[label]]
-        share = np.bincount(truth)[0] / len(truth)
-        background = 100.0 * share / len(names)
-        return found | {"background": background, "segments": float(len(names))}, called
+        background = 100.0 * float((truth == 0).mean()) / len(there)
+        return found | {"background": background, "segments": float(len(there))}, called
 
 
 def thumbnails(times: int, side: int, batch: Mapping[str, jax.Array]) -> dict[str, jax.Array]:

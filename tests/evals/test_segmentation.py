@@ -12,6 +12,7 @@ from PIL import Image
 from jaxvid.core.config import ConfigError
 from jaxvid.core.run import Run
 from jaxvid.data.config import DataConfig
+from jaxvid.data.embedded import motion_mask
 from jaxvid.data.sampling import fixed_ids
 from jaxvid.data.segments import check_segments, true_segments
 from jaxvid.evals.api import EvalContext
@@ -42,6 +43,23 @@ def test_features_that_know_the_segments_get_100():
 def test_constant_features_are_one_segment():
     found, _ = Segmentation(side=8).judge(np.zeros((2, 8, 8, 3)), halves(), seed=0)
     assert found["miou"] == found["miou_over"] == pytest.approx(100 * 0.5 / 3)
+
+
+def test_a_clip_without_background():
+    segments = np.maximum(halves(), 1)
+    found, called = Segmentation(side=8).judge(np.eye(4)[segments[::2]], segments, seed=0)
+    assert found["miou"] == found["miou_over"] == 100.0 and found["segments"] == 2.0
+    assert found["background"] == 0.0
+    np.testing.assert_array_equal(called, segments[::2])
+
+
+def test_embedded_segments_are_the_drawn_objects():
+    data = DataConfig(frames=4, size=32, embedded_train=10, embedded_test=10, embedded_size=32)
+    segments = true_segments(data, "test", np.arange(10), 32)
+    assert set(np.unique(segments)) == {0, 1}
+    cells = segments.reshape(10, 4, 8, 4, 8, 4).any((3, 5))  # the stored masks: cells of 4 pixels
+    np.testing.assert_array_equal(cells, motion_mask(data, "test", np.arange(10), (4, 8, 8)))
+    assert segments.mean() < cells.mean()
 
 
 def test_pixels_that_are_not_judged_change_nothing():
@@ -143,6 +161,15 @@ def test_a_frame_without_mask_is_not_judged(davis):
     (davis / "Annotations/480p/cow" / f"{first:05}.png").unlink()
     with pytest.raises(ConfigError, match=f"cow: no mask for frames such as {first:05}"):
         true_segments(frames_data(davis), "val", np.array([1]), 6)
+
+
+def test_a_clip_of_which_nothing_is_judged_is_named(davis):
+    for file in (davis / "Annotations/480p/bear").iterdir():
+        image = Image.fromarray(np.full((12, 20), 255, np.uint8), "P")
+        image.putpalette(list(range(256)) * 3)
+        image.save(file)
+    with pytest.raises(ConfigError, match="bear: nothing to judge"):
+        true_segments(frames_data(davis), "val", np.array([0]), 6)
 
 
 def test_data_without_segments_is_refused_at_the_start(davis, tmp_path):
