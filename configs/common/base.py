@@ -130,8 +130,9 @@ def smoke(config: ConfigDict) -> ConfigDict:
     for name, value in (("decoder_width", 32), ("decoder_depth", 1), ("decoder_heads", 2),
                         ("m_o", 0.25), ("num_landmarks", 8), ("sampler_heads", 2),
                         ("dim", 16), ("queue", 16), ("topk", 2), ("blocks", 4),
-                        ("block_frames", 2), ("stride", 1), ("predict", 2), ("slots", 8),
-                        ("contrast_group_size", 4), ("prototypes", 24), ("head_widths", (32,)),
+                        ("block_frames", 2), ("stride", 1), ("predict", 2), ("ahead", 2),
+                        ("slots", 8), ("contrast_group_size", 4), ("prototypes", 24),
+                        ("head_widths", (32,)),
                         ("teacher", models.image_vit("tiny", "dino", patch=(1, 8, 8))),
                         ("teacher_size", 32), ("teacher_weights", "random")):  # fmt: skip
         if name in config.method:

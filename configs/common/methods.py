@@ -21,6 +21,7 @@ from jaxvid.methods.simclr import SimCLR
 from jaxvid.methods.speed import SpeedChange
 from jaxvid.methods.supervised import Supervised
 from jaxvid.methods.supervised_blocks import SupervisedBlocks
+from jaxvid.methods.supervised_surprise import SupervisedSurprise
 from jaxvid.methods.tats import TATS
 from jaxvid.methods.tubelet import TubeletContrast
 from jaxvid.methods.turbo import Turbo
@@ -53,6 +54,13 @@ def supervised_blocks(**fields: Any) -> ConfigDict:
     fields = {"encoder": models.backbone("r2d3d_18")} | fields
     config = from_config(SupervisedBlocks, fields, "methods.supervised_blocks")
     return to_config(config, name="supervised_blocks")
+
+
+def supervised_surprise(**fields: Any) -> ConfigDict:
+    """Unintentional actions by MemDPC: three of eight blocks compared with their prediction."""
+    fields = {"encoder": models.backbone("r2d3d_18")} | fields
+    config = from_config(SupervisedSurprise, fields, "methods.supervised_surprise")
+    return to_config(config, name="supervised_surprise")
 
 
 def adamae(**fields: Any) -> ConfigDict:

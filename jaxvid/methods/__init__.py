@@ -19,6 +19,7 @@ from jaxvid.methods.simclr import SimCLR
 from jaxvid.methods.speed import SpeedChange
 from jaxvid.methods.supervised import Supervised
 from jaxvid.methods.supervised_blocks import SupervisedBlocks
+from jaxvid.methods.supervised_surprise import SupervisedSurprise
 from jaxvid.methods.tats import TATS
 from jaxvid.methods.tubelet import TubeletContrast
 from jaxvid.methods.turbo import Turbo
@@ -45,6 +46,7 @@ METHODS: dict[str, type[Method]] = {
     "turbo_language": TurboLanguage,
     "supervised": Supervised,
     "supervised_blocks": SupervisedBlocks,
+    "supervised_surprise": SupervisedSurprise,
 }
 
 

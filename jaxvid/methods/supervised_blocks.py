@@ -1,7 +1,7 @@
 """Classification with the encoder and the aggregator of dense predictive coding."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from jaxvid.core.config import check
 from jaxvid.core.types import Batch, Features, Tree, View
@@ -49,10 +49,14 @@ class SupervisedBlocks(Supervised):
 
     def net(self) -> PredictiveClassifier:
         """The network."""
-        return PredictiveClassifier(
-            self.encoder, self.block_frames, self.num_classes, self.bidirectional,
-            drop=self.head_dropout, state_drop=self.state_drop, head_scale=self.head_scale,
-            dtype=self.dtype,
+        return PredictiveClassifier(**self.net_fields())
+
+    def net_fields(self) -> dict[str, Any]:
+        """What the network is made of."""
+        return dict(
+            config=self.encoder, frames=self.block_frames, num_classes=self.num_classes,
+            bidirectional=self.bidirectional, drop=self.head_dropout, state_drop=self.state_drop,
+            head_scale=self.head_scale, dtype=self.dtype,
         )  # fmt: skip
 
     def encode(self, params: Tree, extra: Tree, batch: Batch) -> Features:

@@ -118,40 +118,17 @@ class PredictiveNet(nn.Module):
 
     def masks(self, maps: Array, keys: Array | None) -> tuple[Array | None, ...]:
         """Dropout masks of each direction: one per block but the last."""
-        steps = maps.shape[1] - 1
-        return tuple(
-            dropout_masks(fold_keys(keys, i), self.drop, steps, gru.start(maps).shape)
-            for i, (gru, _) in enumerate(readings(self, maps))
-        )
+        return state_masks(self, maps, keys, self.drop)
 
     def directions(
         self, maps: Array, masks: tuple[Array | None, ...] = (None, None)
     ) -> tuple[Direction, ...]:
         """Predictions from maps (B, N, h, w, D), forward and, if ``bidirectional``, backward."""
-        return tuple(
-            self._predict(gru, maps, mask) for (gru, maps), mask in zip(readings(self, maps), masks)
-        )
+        return read_ahead(self, maps, masks)
 
     def summary(self, maps: Array) -> Array:
         """Mean over places of the last state over all blocks; both directions side by side."""
         return summarise(readings(self, maps))
-
-    def _predict(self, gru, maps, masks):
-        seen = maps.shape[1] - self.predict
-        past, target = maps[:, :seen], maps[:, seen:]
-        first, later = (None, None) if masks is None else (masks[:seen], masks[seen:])
-        _, state = gru(nn.relu(past), masks=first)
-        context, predicted, slots = state[-1], [], []
-        for i in range(self.predict):
-            out = self.predictor(state[-1])
-            if self.slots:
-                slots.append(out)
-                out = self.memory(out, maps.shape[-1])
-            predicted.append(out)
-            if i < self.predict - 1:
-                state = gru.step(state, nn.relu(out), None if later is None else later[i])
-        slots = jnp.stack(slots, 1) if slots else None
-        return Direction(jnp.stack(predicted, 1), target, context, slots)
 
 
 class PredictiveClassifier(nn.Module):
@@ -226,6 +203,39 @@ class PredictiveClassifier(nn.Module):
         return self.norm(summarise(pairs, keys, self.state_drop), train)
 
 
+class SurpriseClassifier(PredictiveClassifier):
+    """A :class:`PredictiveNet` with a classifier on how its predictions p and the maps z differ.
+
+    Mean over places and steps of z, p, |z - p| and z p, side by side; batch normalisation, dropout,
+    linear layer.
+
+    Attributes:
+      predict, slots: see :class:`PredictiveNet`.
+    """
+
+    predict: int = 3
+    slots: int = 0
+
+    def setup(self):
+        super().setup()
+        self.predictor = Predictor(self.slots, self.gain, self.dtype)
+        if self.slots:
+            self.memory = Memory()
+
+    def features(self, maps: Array, keys: Array | None = None, train: bool = False) -> Array:
+        """Normalised comparison (B, 4 D) of ``maps``, or (B, 8 D) if ``bidirectional``."""
+        maps = maps.mean(2)
+        directions = read_ahead(self, maps, state_masks(self, maps, keys, self.state_drop))
+        seen = [discrepancy(d.target, d.predicted) for d in directions]
+        return self.norm(jnp.concatenate(seen, -1), train)
+
+
+def discrepancy(target: Array, predicted: Array) -> Array:
+    """Means (B, 4 D) over steps and places of z, p, |z - p|, z p; both (B, q, h, w, D)."""
+    parts = [target, predicted, jnp.abs(target - predicted), target * predicted]
+    return jnp.concatenate(parts, axis=-1).mean((1, 2, 3))
+
+
 def encode_blocks(encoder: nn.Module, video: Array, frames: int, train: bool = False) -> Array:
     """Feature maps (B, N, t, h, w, D) f32 of the blocks of a clip, each encoded on its own.
 
@@ -249,6 +259,48 @@ def readings(net: nn.Module, maps: Array) -> list[tuple[ConvGRU, Array]]:
     """The aggregators of ``net``, each with the maps (B, N, h, w, D) in the order it reads them."""
     back = [(net.aggregator_back, maps[:, ::-1])] if net.bidirectional else []
     return [(net.aggregator, maps), *back]
+
+
+def state_masks(
+    net: nn.Module, maps: Array, keys: Array | None, drop: float
+) -> tuple[Array | None, ...]:
+    """Dropout masks of the states of each of :func:`readings`: one per block but the last."""
+    steps = maps.shape[1] - 1
+    return tuple(
+        dropout_masks(fold_keys(keys, i), drop, steps, gru.start(maps).shape)
+        for i, (gru, _) in enumerate(readings(net, maps))
+    )
+
+
+def read_ahead(
+    net: nn.Module, maps: Array, masks: tuple[Array | None, ...]
+) -> tuple[Direction, ...]:
+    """Predictions of the last blocks in each of :func:`readings`, see :class:`PredictiveNet`.
+
+    Args:
+      net: with ``predict``, ``predictor`` and, if it has ``slots``, ``memory``.
+      maps: (B, N, h, w, D).
+      masks: of :func:`state_masks`.
+    """
+    return tuple(_read(net, gru, m, mask) for (gru, m), mask in zip(readings(net, maps), masks))
+
+
+def _read(net, gru, maps, masks) -> Direction:
+    seen = maps.shape[1] - net.predict
+    past, target = maps[:, :seen], maps[:, seen:]
+    first, later = (None, None) if masks is None else (masks[:seen], masks[seen:])
+    _, state = gru(nn.relu(past), masks=first)
+    context, predicted, slots = state[-1], [], []
+    for i in range(net.predict):
+        out = net.predictor(state[-1])
+        if net.slots:
+            slots.append(out)
+            out = net.memory(out, maps.shape[-1])
+        predicted.append(out)
+        if i < net.predict - 1:
+            state = gru.step(state, nn.relu(out), None if later is None else later[i])
+    slots = jnp.stack(slots, 1) if slots else None
+    return Direction(jnp.stack(predicted, 1), target, context, slots)
 
 
 def summarise(

@@ -14,8 +14,9 @@ from jaxvid.core.types import Context, RunInfo
 from jaxvid.losses.predictive import dense_scores
 from jaxvid.methods import make_method
 from jaxvid.methods.dpc import DPC, MemDPC
+from jaxvid.methods.supervised_surprise import SupervisedSurprise
 from jaxvid.models.backbone_config import backbone_config
-from jaxvid.models.predictive import Memory, PredictiveClassifier
+from jaxvid.models.predictive import Memory, PredictiveClassifier, discrepancy
 
 # 16 pixels become 4 x 4 places.
 TINY = backbone_config(
@@ -286,3 +287,31 @@ def test_classifier_trains_its_head_alone_or_everything():
             if (np.asarray(value) != trees.flatten(own["batch_stats"])[path]).any()
         }
         assert moved == ({"encoder", "norm"} if train_encoder else {"norm"})
+
+
+def test_discrepancy_by_hand():
+    target, predicted = jnp.array([[3.0, -1.0], [1.0, 1.0]]), jnp.array([[1.0, 1.0], [1.0, 3.0]])
+    found = discrepancy(target[None, :, None, None], predicted[None, :, None, None])
+    np.testing.assert_allclose(found, [[2.0, 0.0, 1.0, 2.0, 1.0, 2.0, 2.0, 1.0]])
+
+
+@pytest.mark.parametrize("method", [DPC_TINY, MEM_TINY], ids=["dpc", "memdpc"])
+def test_surprise_is_read_from_the_predictions_of_pretraining(method):
+    """The network of the classifier is that of pretraining; blocks it doesn't see are compared."""
+    params, extra, batch = made(method)
+    slots = getattr(method, "slots", 0)
+    both = slots > 0
+    fields = {"ahead" if name == "predict" else name: value for name, value in FIELDS.items()}
+    net = SupervisedSurprise(
+        **fields, slots=slots, bidirectional=both, num_classes=3, head_scale=1.0
+    ).net()
+    fresh = jax.jit(net.init)(jax.random.key(0), batch["video"])
+    assert set(fresh["params"]) == {*params, "norm", "head"}
+    stats = {**extra["batch_stats"], "norm": fresh["batch_stats"]["norm"]}
+    own = {"params": {**fresh["params"], **params}, "batch_stats": stats}
+    maps = jax.jit(lambda v: net.apply(own, v, method="maps"))(batch["video"])
+    features = jax.jit(lambda m: net.apply(own, m, method="features"))(maps)
+    _, directions = look(method, params, extra, batch["video"])
+    expected = jnp.concatenate([discrepancy(d.target, d.predicted) for d in directions], -1)
+    # The running statistics of a fresh norm are 0 and 1.
+    np.testing.assert_allclose(features, expected, rtol=1e-4, atol=1e-5)
