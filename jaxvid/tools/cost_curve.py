@@ -131,7 +131,7 @@ def figure(
             ax.set_xlim(left=0)
             ax.set_xlabel(label)
             canvas.tidy(ax)
-        ax.legend(frameon=False, fontsize=8, title=title, title_fontsize=8, loc="center right")
+        ax.legend(frameon=False, fontsize=8, title=title, title_fontsize=8, loc="lower right")
         fig.axes[0].set_ylabel(f"{metric}, mean and deviation over seeds")
     return fig
 
