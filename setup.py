@@ -24,6 +24,7 @@ REQUIRES = [
     "pyarrow",
     "rich",
     "safetensors",
+    "scipy",
     "tensorboardX",
     "tensorflow-datasets",
 ]
