@@ -24,11 +24,8 @@ def get_sweep(arg=""):
         data["data.manifest"] = words["manifest"]
     data |= base.pixel_statistics(words)
     timed = {**data, "epochs": 10_000.0, "max_seconds": words["seconds"]}
-    pretrain, conv, vit = (
-        [],
-        "configs/small_conv.py:method=",
-        "configs/small_video.py:brief,method=",
-    )
+    conv, vit = "configs/small_conv.py:method=", "configs/small_video.py:brief,method="
+    pretrain = []
 
     def add(name, config, fields=timed):
         pretrain.append({"name": name, "config": config, "overrides": fields})

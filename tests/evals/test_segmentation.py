@@ -11,6 +11,7 @@ from PIL import Image
 
 from jaxvid.core.config import ConfigError
 from jaxvid.core.run import Run
+from jaxvid.core.types import View
 from jaxvid.data.config import DataConfig
 from jaxvid.data.embedded import motion_mask
 from jaxvid.data.sampling import fixed_ids
@@ -20,7 +21,15 @@ from jaxvid.evals.run import check_evals, run_evals
 from jaxvid.evals.segmentation import Segmentation, middle_frames, reduce, thumbnails, upsample
 from jaxvid.tools.make_mask_manifest import main
 from jaxvid.viz.segments import paint_segments
+from tests.evals.fakes import PixelMethod, make_context
 from tests.runs import smoke
+
+
+class SquareMethod(PixelMethod):
+    """Tokens are the pixels of clips of two frames of 6 x 6."""
+
+    def views(self):
+        return {"video": View(frames=2, stride=2, size=6)}
 
 
 def halves(frames=4, side=8):
@@ -65,10 +74,13 @@ def test_embedded_segments_are_the_drawn_objects():
 def test_pixels_that_are_not_judged_change_nothing():
     segments = halves()
     features = np.eye(4)[segments[::2]]
-    features[:, 0, 0] = 5.0  # wrong where nobody looks
+    features[:, 0, 0] = np.eye(4)[1]  # background that looks like object 1
     hidden = segments.copy()
     hidden[:, 0, 0] = 255
-    assert Segmentation(side=8, over=6).judge(features, hidden, seed=0)[0]["miou_over"] == 100.0
+    seen, _ = Segmentation(side=8).judge(features, segments, seed=0)
+    found, _ = Segmentation(side=8).judge(features, hidden, seed=0)
+    assert seen["miou"] < found["miou"] == found["miou_over"] == 100.0
+    assert found["segments"] == 3.0 and found["background"] == pytest.approx(100 * 31 / 63 / 3)
 
 
 def test_reduction_keeps_what_varies_most():
@@ -151,6 +163,21 @@ def test_masks_of_a_folder_follow_the_frames_and_the_crop(davis):
         got = segments[0, t]
         assert set(np.unique(got)) <= {0, number, 255}
         np.testing.assert_array_equal(got[1:], expected[1:])
+
+
+@pytest.mark.parametrize("batch_size", [2, 4])
+def test_a_folder_is_judged_whole_and_padding_counts_for_nothing(davis, batch_size):
+    data = frames_data(davis, size=6)
+    ctx = make_context(SquareMethod(), batch_size, jax.devices()[:1])
+    ctx = dataclasses.replace(ctx, data=data)
+    found = Segmentation(side=6, over=4, shown=0).run(ctx)
+    assert found.per_example["index"].tolist() == [0, 1]
+    # Frames are one grey each, so clusters can tell the frames apart and nothing in them.
+    np.testing.assert_array_equal(found.per_example["segments"], [3, 3])
+    segments = true_segments(data, "val", np.array([0]), 6)
+    share = (segments == 0).sum() / (segments != 255).sum()
+    assert found.metrics["background"] == pytest.approx(100 * share / 3)
+    assert found.metrics["miou_over"] == pytest.approx(found.metrics["background"])
 
 
 def test_a_frame_without_mask_is_not_judged(davis):
