@@ -22,19 +22,40 @@ def attention(q: Array, k: Array, v: Array, impl: AttentionImpl = "auto") -> Arr
       k, v: (B, Nk, h, d).
       impl: "xla" (two einsums), "chunked" (one head and some 400 queries at a time, logits formed
         again in the backward pass, so that no (Nq, Nk) array leaves the cache), "cudnn" (fused
-        kernel, GPU and bfloat16 only), or "auto": from 512 keys on, logits are formed again in
-        the backward pass, and in chunks where the program is lowered for a CPU; else "xla".
+        kernel, NVIDIA GPU and bfloat16 only), or "auto": "cudnn" where that runs; else, from 512
+        keys on, logits are formed again in the backward pass, and in chunks where the program is
+        lowered for a CPU; else "xla".
 
     Returns:
       (B, Nq, h, d) in the dtype of ``v``.
     """
     forms = {
-        "auto": _recomputing if k.shape[1] >= LONG else _einsum_attention,
+        "auto": _best_form(q, k),
         "xla": _einsum_attention,
         "chunked": functools.partial(_recomputing, chunked=True),
-        "cudnn": functools.partial(jax.nn.dot_product_attention, implementation="cudnn"),
+        "cudnn": _fused,
     }
     return choose(impl, forms, "attention")(q, k, v)
+
+
+_fused = functools.partial(jax.nn.dot_product_attention, implementation="cudnn")
+
+
+def _best_form(q, k):
+    if q.dtype == jnp.bfloat16 and q.shape[-1] % 8 == 0 and q.shape[-1] <= 128 and for_cuda():
+        return _fused
+    return _recomputing if k.shape[1] >= LONG else _einsum_attention
+
+
+def for_cuda() -> bool:
+    """Whether the program that is being traced runs on an NVIDIA GPU.
+
+    The fused kernel can't be traced where it can't run, so this is asked now and not, as
+    elsewhere, when the program is lowered. ``jax.default_device`` says it where there are several.
+    """
+    device = jax.config.jax_default_device or jax.devices()[0]
+    device = jax.devices(device)[0] if isinstance(device, str) else device
+    return device.platform == "gpu" and "cuda" in device.client.platform_version
 
 
 def grouped_attention(q: Array, k: Array, v: Array, impl: AttentionImpl = "auto") -> Array:

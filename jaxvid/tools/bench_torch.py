@@ -2,6 +2,7 @@
 
 import math
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import nn
@@ -67,39 +68,49 @@ class VideoMAE(nn.Module):
         x = video.unfold(2, t, t).unfold(3, h, h).unfold(4, w, w)
         x = x.permute(0, 2, 3, 4, 5, 6, 7, 1).reshape(b, -1, t * h * w, c)
         x = (x - x.mean(2, keepdim=True)) / (x.var(2, keepdim=True).sqrt() + 1e-6)
-        return x.flatten(2)[masked].reshape(b, -1, t * h * w * c)
+        return rows(x.flatten(2), masked)
 
-    def forward(self, video, masked):
-        b = video.shape[0]
+    def forward(self, video, visible, masked):
         x = self.embed(video).flatten(2).transpose(1, 2) + self.pos
-        x = x[~masked].reshape(b, -1, x.shape[-1])
-        x = self.project(self.norm(self.blocks(x)))
-        pos = self.dec_pos.expand(b, -1, -1)
-        seen = pos[~masked].reshape(b, -1, pos.shape[-1])
-        hidden = pos[masked].reshape(b, -1, pos.shape[-1])
+        x = self.project(self.norm(self.blocks(rows(x, visible))))
+        seen, hidden = self.dec_pos[visible], self.dec_pos[masked]
         x = self.decoder(torch.cat([x + seen, self.mask_token + hidden], 1))
         return self.head(self.dec_norm(x[:, -hidden.shape[1] :]))
 
 
-def make_step(clip, patch, encoder, decoder, masked, *, bf16: bool, fused: bool):
-    """One AdamW step as a function of a clip (B, 3, T, H, W) that returns the loss."""
-    model = VideoMAE(clip, patch, *encoder, decoder, fused)
-    optimiser = torch.optim.AdamW(model.parameters(), 1e-4, (0.9, 0.95), weight_decay=0.05)
-    masked = torch.tensor(masked)
+def rows(x, index):
+    """Rows of x (B, N, D) at ``index`` (B, K)."""
+    return x.gather(1, index[:, :, None].expand(-1, -1, x.shape[-1]))
+
+
+def make_step(
+    clip, patch, encoder, decoder, masked, *, bf16: bool, fused: bool, device="cpu", compiled=""
+):
+    """One AdamW step as a function of a clip (B, 3, T, H, W) that returns the loss.
+
+    ``compiled`` is a mode of ``torch.compile``, or "" for eager execution.
+    """
+    model = VideoMAE(clip, patch, *encoder, decoder, fused).to(device)
+    optimiser = torch.optim.AdamW(
+        model.parameters(), 1e-4, (0.9, 0.95), weight_decay=0.05, fused=device == "cuda"
+    )
+    order = torch.tensor(np.argsort(masked, axis=1, kind="stable"), device=device)
+    visible, hidden = order.split([int((~masked[0]).sum()), int(masked[0].sum())], 1)
 
     def loss(video):
         with torch.no_grad():
-            target = model.target(video, masked)
-        with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
-            predicted = model(video, masked)
+            target = model.target(video, hidden)
+        with torch.autocast(device, torch.bfloat16, enabled=bf16):
+            predicted = model(video, visible, hidden)
         return F.mse_loss(predicted.float(), target)
 
+    loss = torch.compile(loss, mode=compiled) if compiled else loss
     return lambda video: descend(optimiser, loss(video))
 
 
-def descend(optimiser, loss) -> float:
-    """One step down the gradient of ``loss``; returns its value."""
+def descend(optimiser, loss):
+    """One step down the gradient of ``loss``; returns it."""
     optimiser.zero_grad(set_to_none=True)
     loss.backward()
     optimiser.step()
-    return loss.item()
+    return loss.detach()

@@ -91,7 +91,7 @@ def s3d():
 NETS = {"r2plus1d_18": r2plus1d_18, "s3d": s3d}
 
 
-def make_step(name: str, classes: int, label, lr: float, *, bf16: bool):
+def make_step(name: str, classes: int, label, lr: float, *, bf16: bool, device="cpu", compiled=""):
     """One step of SGD with momentum on a clip (B, 3, T, H, W); returns the loss.
 
     Args:
@@ -100,15 +100,19 @@ def make_step(name: str, classes: int, label, lr: float, *, bf16: bool):
       label: (B,) classes of the clips.
       lr: learning rate.
       bf16: autocast.
+      device: "cpu" or "cuda".
+      compiled: mode of ``torch.compile``, or "" for eager execution.
     """
     layers, width = NETS[name]()
     model = nn.Sequential(*layers, nn.AdaptiveAvgPool3d(1), nn.Flatten(), nn.Linear(width, classes))
+    model = model.to(device)
     optimiser = torch.optim.SGD(model.parameters(), lr, 0.9, weight_decay=1e-4)
-    label = torch.as_tensor(label, dtype=torch.long)
+    label = torch.as_tensor(label, dtype=torch.long, device=device)
 
     def loss(video):
-        with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
+        with torch.autocast(device, torch.bfloat16, enabled=bf16):
             logits = model(video)
         return F.cross_entropy(logits.float(), label)
 
+    loss = torch.compile(loss, mode=compiled) if compiled else loss
     return lambda video: descend(optimiser, loss(video))

@@ -56,7 +56,8 @@ def export_encoder(model: Model, *, tokens: bool = False) -> jax.export.Exported
 
     shape = jax.export.symbolic_shape(f"n, {view.frames}, {view.size}, {view.size}, 3")
     clips = jax.ShapeDtypeStruct(shape, np.uint8)
-    return jax.export.export(jax.jit(encode), platforms=PLATFORMS)(clips)
+    with jax.default_device(jax.devices("cpu")[0]):  # no kernel that only this machine's GPU knows
+        return jax.export.export(jax.jit(encode), platforms=PLATFORMS)(clips)
 
 
 def torch_state(model: Model, family: str = "") -> tuple[Flat, list[str]]:

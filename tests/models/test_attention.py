@@ -140,3 +140,22 @@ def test_fused_kernel_gets_one_attention_per_group(monkeypatch):
     exact = grouped_attention(q, k, v, "xla")
     monkeypatch.setattr(module, "attention", lambda q, k, v, impl: attention(q, k, v, "xla"))
     np.testing.assert_allclose(grouped_attention(q, k, v, "cudnn"), exact, atol=1e-6)
+
+
+def test_fused_kernel_is_chosen_for_half_precision_on_a_gpu(monkeypatch):
+    """Its axes are those of the other forms; JAX's own plain form stands in for the kernel."""
+    plain = functools.partial(jax.nn.dot_product_attention, implementation="xla")
+    monkeypatch.setattr(module, "_fused", plain)
+    monkeypatch.setattr(module, "for_cuda", lambda: True)
+    wide, half = inputs(5, 7)[:3], inputs(5, 7, jnp.bfloat16)[:3]
+    assert module._best_form(*half[:2]) is plain
+    assert module._best_form(*wide[:2]) is module._einsum_attention
+    assert module._best_form(half[0][..., :6], half[1][..., :6]) is module._einsum_attention
+    np.testing.assert_allclose(attention(*wide, "cudnn"), attention(*wide, "xla"), atol=1e-6)
+
+
+def test_programs_for_the_cpu_never_hold_the_kernel_of_a_gpu():
+    assert not module.for_cuda()
+    for device in (jax.devices("cpu")[1], "cpu"):
+        with jax.default_device(device):
+            assert not module.for_cuda()

@@ -6,9 +6,20 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import scipy.special
 
 from jaxvid.core.config import ConfigError
-from jaxvid.models.layers import Attention, Block, Blocks, dropout, fold_keys, gelu, unstack
+from jaxvid.models import layers
+from jaxvid.models.layers import (
+    Attention,
+    Block,
+    Blocks,
+    Projections,
+    dropout,
+    fold_keys,
+    gelu,
+    unstack,
+)
 
 X = jax.random.normal(jax.random.key(1), (3, 5, 12))
 MAKE = functools.partial(Block, heads=3)
@@ -27,9 +38,23 @@ def make_params(net):
 def test_gelu_value_and_gradient_are_those_of_jax():
     x = np.linspace(-6, 6, 101, dtype=np.float32)
     reference = functools.partial(jax.nn.gelu, approximate=False)
-    np.testing.assert_array_equal(jax.jit(gelu)(x), jax.jit(reference)(x))
+    exact = x * scipy.special.ndtr(x.astype(np.float64))
+    np.testing.assert_allclose(jax.jit(gelu)(x), exact, atol=5e-7)
     found, expected = (jax.jit(jax.vmap(jax.grad(f)))(x) for f in (gelu, reference))
     np.testing.assert_allclose(found, expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("bias", [False, True])
+def test_one_product_per_projection_gives_the_same(bias, monkeypatch):
+    net = Projections(3, 4, bias)
+    params = jax.tree.map(lambda p: p + 0.1, net.init(jax.random.key(0), X))
+    assert params["params"]["kernel"].shape == (12, 12)
+    whole = X @ params["params"]["kernel"] + (0.1 if bias else 0.0)
+    for cuda in (False, True):
+        monkeypatch.setattr(layers, "for_cuda", lambda cuda=cuda: cuda)
+        parts = net.apply(params, X)
+        assert [part.shape for part in parts] == [(3, 5, 4)] * 3
+        np.testing.assert_allclose(jnp.concatenate(parts, -1), whole, atol=1e-6)
 
 
 def test_parameters_are_stacked_and_differ_by_layer():

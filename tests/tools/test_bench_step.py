@@ -2,15 +2,41 @@
 
 import pytest
 
-from jaxvid.tools.bench_step import Task, measure, paired_ratio, parse_row, report
+from jaxvid.tools.bench_rows import (
+    Task,
+    make_config,
+    model_flops,
+    parse_row,
+    random_batch,
+    timed_run,
+)
+from jaxvid.tools.bench_step import measure, paired_ratio, report
 
 
 def test_rows():
     assert parse_row("jax") == ("jax", {})
     fields = {"name": "tats", "rho": 0.95, "scan": True}
     assert parse_row("jax:name=tats,rho=0.95,scan=True") == ("jax", fields)
-    with pytest.raises(ValueError, match="'mxnet' must start with jax or torch"):
+    with pytest.raises(ValueError, match="'mxnet' must start with jax, torch or the path"):
         parse_row("mxnet")
+
+
+def test_a_config_file_is_a_row():
+    row = "configs/sigma_ssv2.py:smoke"
+    config = make_config(Task(batch=4, dtype="bfloat16"), *parse_row(row))
+    assert config.method.name == "sigma"
+    assert (config.batch_size, config.method.dtype) == (4, "bfloat16")
+    batch = random_batch(timed_run(config))
+    assert batch["video"].shape == (4, 8, 32, 32, 3)
+    assert batch["label"].tolist() == [0, 1, 2, 3]
+
+
+def test_flops_are_those_of_the_model():
+    """Neither the form of attention nor what is computed again adds to them."""
+    task = Task("tiny", (4, 16, 16), batch=2, rho=0.75)
+    plain, other = (make_config(task, "jax", fields) for fields in ({}, {"attention": "chunked"}))
+    other.method.remat, other.method.dtype = "full", "bfloat16"
+    assert model_flops(plain) == model_flops(other) > 0
 
 
 def test_ratio_is_taken_round_by_round():
@@ -24,13 +50,18 @@ def test_ratio_is_taken_round_by_round():
 
 def test_report_names_every_row():
     costs = {
-        "jax": [{"cpu": 1.0, "wall": 2.0, "mib": 5.0}, {"cpu": 3.0, "wall": 2.0, "mib": 7.0}],
+        "jax": [
+            {"cpu": 1.0, "wall": 2.0, "mib": 5.0, "flops": 8e12, "peak": 2e13, "device_mib": 9.0},
+            {"cpu": 3.0, "wall": 2.0, "mib": 7.0, "flops": 8e12, "peak": 2e13, "device_mib": 9.0},
+        ],
         "torch": [{"cpu": 2.0, "wall": 2.0, "mib": 4.0}, {"cpu": 4.0, "wall": 2.0, "mib": 4.0}],
     }
     lines = report(costs, "torch").splitlines()
-    assert lines[1].split()[:4] == ["jax", "2.000", "2.000", "7"]
-    assert lines[1].split()[4] == "0.625"  # median of 1/2 and 3/4
-    assert lines[2].split()[4] == "1.000"
+    assert lines[1].split()[:4] == ["jax", "2.000", "2.0000", "9"]
+    assert lines[1].split()[4:7] == ["4.00", "20.0%", "0.625"]  # the last: median of 1/2 and 3/4
+    assert lines[2].split()[3:7] == ["4", "nan", "nan%", "1.000"]
+    by_wall = report(costs, "torch", "wall").splitlines()
+    assert by_wall[1].split()[6] == "1.000"
 
 
 def test_small_run_of_two_methods():
