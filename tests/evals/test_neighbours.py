@@ -1,9 +1,12 @@
 """kNN and retrieval on clips whose features are written down here."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 
 from jaxvid.core.config import ConfigError
+from jaxvid.evals.features import FeatureTable
 from jaxvid.evals.knn import Knn, nearest, vote
 from jaxvid.evals.retrieval import Retrieval, chance_of_hit
 from tests.evals.fakes import FakeLoader, constant_clips, make_context
@@ -63,6 +66,30 @@ def test_retrieval_at_one_and_two(context):
     assert found.metrics["R@2"] == pytest.approx(100)
     assert "R@50" not in found.metrics
     np.testing.assert_array_equal(found.per_example["neighbours"], [[1, 0], [3, 1], [2, 3]])
+
+
+def test_more_neighbours_never_find_less():
+    rng = np.random.default_rng(0)
+    train = FeatureTable(rng.normal(size=(40, 3)), rng.integers(0, 8, 40), np.arange(40))
+    test = FeatureTable(rng.normal(size=(30, 3)), rng.integers(0, 8, 30), np.arange(30))
+    protocol = Retrieval(k=tuple(range(1, 41)))
+    for centre in ("none", "train", "split"):
+        tables = dataclasses.replace(protocol, centre=centre).centred(train.pooled, test.pooled)
+        found = protocol.judge(*tables, train, test).metrics
+        recall = [found[f"R@{k}"] for k in protocol.k]
+        assert sorted(recall) == recall
+        # With the whole gallery every class is found; with one neighbour few are.
+        assert recall[0] < 50 < recall[-1] == 100
+
+
+def test_queries_that_are_in_the_gallery_find_themselves():
+    rng = np.random.default_rng(0)
+    table = FeatureTable(rng.normal(size=(40, 3)), np.arange(40) % 8, np.arange(40))
+    some = FeatureTable(table.pooled[5:9], table.label[5:9], table.index[5:9])
+    protocol = Retrieval(k=(1, 5), centre="train")
+    found = protocol.judge(*protocol.centred(table.pooled, some.pooled), table, some)
+    assert (found.metrics["R@1"], found.metrics["R@5"]) == (100, 100)
+    np.testing.assert_array_equal(found.per_example["neighbours"][:, 0], some.index)
 
 
 def test_chance_of_retrieval_by_hand():

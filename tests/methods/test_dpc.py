@@ -11,9 +11,12 @@ import pytest
 from jaxvid.core import trees
 from jaxvid.core.config import ConfigError
 from jaxvid.core.types import Context, RunInfo
-from jaxvid.losses.predictive import dense_scores
+from jaxvid.data.views import fixed_crops
+from jaxvid.evals.finetune import video_probabilities
+from jaxvid.losses.predictive import dense_nce_loss, dense_scores
 from jaxvid.methods import make_method
 from jaxvid.methods.dpc import DPC, MemDPC
+from jaxvid.methods.supervised_blocks import SupervisedBlocks
 from jaxvid.methods.supervised_surprise import SupervisedSurprise
 from jaxvid.models.backbone_config import backbone_config
 from jaxvid.models.predictive import Memory, PredictiveClassifier, discrepancy
@@ -287,6 +290,47 @@ def test_classifier_trains_its_head_alone_or_everything():
             if (np.asarray(value) != trees.flatten(own["batch_stats"])[path]).any()
         }
         assert moved == ({"encoder", "norm"} if train_encoder else {"norm"})
+
+
+def test_a_classifier_of_constant_logits_says_the_same_of_all_ten_crops():
+    rng = np.random.default_rng(0)
+    frames = rng.integers(0, 256, (2, 8, 24, 40, 3), np.uint8)
+    crops = jnp.stack([fixed_crops(clip, 16, 10) for clip in frames])
+    method = SupervisedBlocks(encoder=TINY, blocks=4, block_frames=2, num_classes=3)
+    params, extra = jax.jit(method.init)(jax.random.key(0), {"video": made(DPC_TINY)[2]["video"]})
+    head = {"kernel": jnp.zeros_like(params["head"]["kernel"]), "bias": jnp.log(jnp.arange(1.0, 4))}
+    constant = {**params, "head": head}
+    every = jnp.moveaxis(crops, 1, 0).reshape(20, *crops.shape[2:])
+    alone = video_probabilities(method, constant, extra, {"video": every})
+    np.testing.assert_allclose(alone, [[1 / 6, 2 / 6, 3 / 6]] * 20, rtol=1e-6)
+    together = video_probabilities(method, constant, extra, {"video": crops})
+    np.testing.assert_allclose(together, alone[:2], rtol=1e-6)
+    # It is the head that makes them the same.
+    assert np.ptp(video_probabilities(method, params, extra, {"video": every}), axis=0).max() > 1e-3
+
+
+@pytest.mark.slow
+def test_first_losses_of_fresh_networks():
+    """Mixtures of the memory begin next to ln 96, free predictions far above it."""
+    video = jax.random.normal(jax.random.key(0), (2, 40, 128, 128, 3))
+
+    def losses(method):
+        net = method.net()
+
+        @jax.jit
+        def run(key):
+            variables = net.init(key, video[:1])
+            (_, directions), _ = net.apply(variables, video, True, mutable=["batch_stats"])
+            scores = [dense_scores(d.predicted, d.target) for d in directions]
+            return [dense_nce_loss(s).mean() for s in scores]
+
+        return np.array(run(jax.random.key(1)))
+
+    memory, free = losses(MemDPC()), losses(DPC())
+    assert memory.shape == (2,)
+    np.testing.assert_allclose(memory, np.log(96), atol=0.3)
+    assert free.shape == (1,)
+    assert free[0] > 6
 
 
 def test_discrepancy_by_hand():

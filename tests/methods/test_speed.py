@@ -72,12 +72,32 @@ def test_without_contrast_the_projection_gets_nothing():
     assert silent(grads) == {"head"}
 
 
+def test_the_place_of_the_change_alone_teaches_the_network_but_not_the_classifier():
+    params, extra, batch = built(METHOD)
+
+    @jax.jit
+    def location(params):
+        return METHOD.loss(params, extra, batch, context(), None).metrics["location_loss"]
+
+    grads = jax.jit(jax.grad(location))(params)
+    assert silent(grads) == {"speed", "head"}
+    assert all(np.abs(g).max() > 0 for g in trees.flatten(grads["encoder"]).values())
+
+
 def test_zero_logits_cost_the_log_of_the_classes():
     params, extra, batch = built(METHOD)
     zero = {**params, **{n: jax.tree.map(jnp.zeros_like, params[n]) for n in ("speed", "location")}}
     out, _ = gradients(METHOD, zero, extra, batch)
     np.testing.assert_allclose(out.metrics["speed_loss"], np.log(9), rtol=1e-6)
     np.testing.assert_allclose(out.metrics["location_loss"], np.log(7), rtol=1e-6)
+
+
+def test_zero_logits_of_the_coarse_classes():
+    method = SpeedChange(**FIELDS, task="speed_coarse", localise=False)
+    params, extra, batch = built(METHOD)
+    layer = {"kernel": jnp.zeros((6, 8)), "bias": jnp.zeros(8)}
+    look = jax.jit(lambda p: method.loss(p, extra, batch, context(), None).metrics["speed_loss"])
+    np.testing.assert_allclose(look({**params, "speed": layer}), np.log(8), rtol=1e-6)
 
 
 @pytest.mark.parametrize("task, classes", [("pace", 4), ("speed_coarse", 8)])
@@ -117,3 +137,16 @@ def test_equal_clips_can_not_be_put_in_order():
         keys = jax.random.split(jax.random.key(seed), 4)
         losses.append(gradients(method, params, extra, {**same, "rng": keys})[0].loss)
     assert np.mean(losses) > np.log(6) - 0.05
+
+
+PACE = SpeedChange(**FIELDS, task="pace", localise=False)
+
+
+@pytest.mark.parametrize("method", [METHOD, PACE, ORDER], ids=["speed", "pace", "order"])
+def test_the_order_of_the_videos_does_not_matter(method):
+    params, extra, batch = built(method)
+    turned = jax.tree.map(lambda x: x[jnp.array([2, 0, 3, 1])], batch)
+    (one, g), (other, h) = (gradients(method, params, extra, b) for b in (batch, turned))
+    np.testing.assert_allclose(other.loss, one.loss, rtol=1e-5)
+    for path, grad in trees.flatten(g).items():
+        np.testing.assert_allclose(trees.flatten(h)[path], grad, atol=1e-4, err_msg=path)

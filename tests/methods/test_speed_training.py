@@ -1,80 +1,74 @@
-"""Speeds of a moving blob can be told, where they change too, and from nothing but its motion."""
+"""What is learnt from moving blobs is their motion: nothing can be learnt when they stand still."""
+
+import dataclasses
+import functools
 
 import jax
 import numpy as np
-import optax
 import pytest
 
-from jaxvid.augment.jitter import ClipAugment
-from jaxvid.core.types import Context
 from jaxvid.data.sampling import sample_plan
-from jaxvid.methods.speed import SpeedChange
-from jaxvid.models.backbone_config import backbone_config
+from jaxvid.methods.order import ClipOrder
+from jaxvid.tools.shortcut_speed import BATCH, FRAMES, METHODS, NET, PLAIN, draw_blob, fit
 
-FRAMES, SIDE, LENGTH, BATCH = 16, 24, 64, 32
-NET = backbone_config(
-    "vcop_r3d", widths=(8, 16, 16, 24), time_strides=(1, 1, 1, 2), stem_kernel=(3, 3, 3)
-)
-METHOD = SpeedChange(
-    encoder=NET, contrast_weight=0.0, dim=8, queue=BATCH,
-    clip_augment=ClipAugment(flip=0.0, jitter=0.0),
-)  # fmt: skip
+LENGTH, SHORT = 64, 8
 
 
-def draw_batch(rng, still):
+def speed_batch(plan, rng, still, length=LENGTH, frames=FRAMES, stride=1):
     """Clips of a blob that goes round at constant speed, and what the plan asks about them.
 
     With ``still`` every frame of a clip is its first one.
     """
-    clips = np.zeros((BATCH, 2, FRAMES, SIDE, SIDE, 3), np.float32)
-    targets = np.zeros((BATCH, 2, 2), np.int32)
-    grid = np.arange(SIDE)
-    for row in np.ndindex(BATCH, 2):
-        plan = sample_plan("speed_fine", rng, LENGTH, FRAMES, 1)
-        ids = np.repeat(plan.ids[:1], FRAMES) if still else plan.ids
-        angle, start = rng.uniform(0, 2 * np.pi), rng.uniform(0, SIDE, 2)
-        centre = start + ids[:, None] * 1.0 * np.array([np.cos(angle), np.sin(angle)])
-        gap = np.abs(grid - centre[..., None] % SIDE)
-        gap = np.minimum(gap, SIDE - gap)
-        blob = np.exp(-(gap**2) / 4.5)
-        clips[row] = (blob[:, 0, :, None] * blob[:, 1, None, :])[..., None]
-        targets[row] = plan.targets
-    return {"video": clips, "video_target": targets}
+    plans = [sample_plan(plan, rng, length, frames, stride) for _ in range(2 * BATCH)]
+    ids = [np.repeat(p.ids[:1], frames) if still else p.ids for p in plans]
+    clips = np.stack([draw_blob(rng, i) for i in ids])
+    targets = np.array([p.targets for p in plans], np.int32)
+    pairs = [x.reshape(BATCH, 2, *x.shape[1:]) for x in (clips, targets)]
+    return dict(zip(("video", "video_target"), pairs))
 
 
-def accuracies(still, steps):
-    """Accuracies in percent of speed and location in training, over the last 50 batches."""
-    rng, key = np.random.default_rng(0), jax.random.key(0)
-    tx = optax.adam(2e-3)
-    first = draw_batch(rng, still)
-    params, extra = jax.jit(METHOD.init)(key, first)
-    opt = tx.init(params)
+def order_batch(rng, still, rows=16):
+    """Three clips of a blob that speeds up from rest; ``still``: that stays where it is."""
+    time = np.arange(3)[:, None] * (SHORT + 4) + np.arange(SHORT)
+    clips = np.stack([draw_blob(rng, 0.0 * time if still else time**2 / 40) for _ in range(rows)])
+    return {"video": clips, "rng": jax.random.split(jax.random.key(rng.integers(2**31)), rows)}
 
-    @jax.jit
-    def step(params, extra, opt, batch, i):
-        ctx = Context(i, steps, 0.0, True, jax.random.fold_in(key, i))
 
-        def loss(params):
-            out = METHOD.loss(params, extra, batch, ctx, None)
-            return out.loss, out
-
-        grads, out = jax.grad(loss, has_aux=True)(params)
-        change, opt = tx.update(grads, opt)
-        return optax.apply_updates(params, change), {**extra, **out.updates}, opt, out.metrics
-
-    seen = []
-    for i in range(steps):
-        params, extra, opt, figures = step(params, extra, opt, draw_batch(rng, still), i)
-        seen.append([float(figures[f"{task}_top1"]) for task in ("speed", "location")])
-    return np.mean(seen[-50:], axis=0)
+def late(method, draw, still, steps):
+    """Means of the metrics over the last 50 steps of training."""
+    rng = np.random.default_rng(0)
+    figures = fit(method, lambda: draw(rng, still), steps)[2]
+    return {name: float(values[-50:].mean()) for name, values in figures.items()}
 
 
 @pytest.mark.slow
 def test_speed_and_place_of_its_change_are_learnt_from_motion_alone():
     """One answer to all would be right in 14 % of the clips, of either task."""
-    speed, place = accuracies(still=False, steps=300)
-    assert speed > 60
-    assert place > 20
-    still_speed, still_place = accuracies(still=True, steps=100)
-    assert still_speed < 20
-    assert still_place < 20
+    draw = functools.partial(speed_batch, "speed_fine")
+    moving = late(METHODS["fine"], draw, False, 300)
+    assert moving["speed_top1"] > 60
+    assert moving["location_top1"] > 20
+    still = late(METHODS["fine"], draw, True, 100)
+    assert still["speed_top1"] < 20
+    assert still["location_top1"] < 20
+
+
+@pytest.mark.slow
+def test_pace_is_learnt_from_motion_alone():
+    """Four classes; videos so long that no clip begins anew, which would tell fast ones."""
+    method = dataclasses.replace(METHODS["coarse"], task="pace")
+    draw = functools.partial(speed_batch, "pace", length=100_000, frames=SHORT, stride=4)
+    assert late(method, draw, False, 150)["speed_top1"] > 80
+    still = late(method, draw, True, 80)
+    assert abs(still["speed_top1"] - 25) < 5
+    assert abs(still["speed_loss"] - np.log(4)) < 0.05
+
+
+@pytest.mark.slow
+def test_order_of_clips_is_learnt_from_motion_alone():
+    """Six orders."""
+    method = ClipOrder(encoder=NET, clip_augment=PLAIN["clip_augment"], hidden=32, drop=0.0)
+    assert late(method, order_batch, False, 200)["top1"] > 80
+    still = late(method, order_batch, True, 80)
+    assert abs(still["top1"] - 100 / 6) < 5
+    assert abs(still["loss"] - np.log(6)) < 0.05

@@ -1,3 +1,4 @@
+import dataclasses
 from functools import cache
 
 import jax
@@ -7,10 +8,12 @@ import pytest
 
 from jaxvid.augment.hsv import LevelJitter
 from jaxvid.augment.tubelet import TubeletConfig
-from jaxvid.core import trees
+from jaxvid.core import sharding, trees
 from jaxvid.core.config import ConfigError
+from jaxvid.core.sharding import MeshConfig
 from jaxvid.core.types import Context, RunInfo
 from jaxvid.methods.tubelet import TubeletContrast, draw_shift
+from jaxvid.models.backbone_config import backbone_config
 from jaxvid.models.vit import vit_config
 
 ROWS, T, SIZE = 4, 4, 24
@@ -69,6 +72,51 @@ def test_loss_and_gradient_of_a_step():
     loss, gradient = grads(params)
     assert np.isfinite(loss)
     assert all(np.abs(g).max() > 0 for g in trees.flatten(gradient).values())
+
+
+def test_losses_and_queue_do_not_depend_on_the_number_of_devices():
+    """BatchNorm over the whole batch, pairs across devices, keys in the order of the batch."""
+    conv = backbone_config(
+        "vcop_r3d", widths=(4, 6), blocks=(1, 1), time_strides=(1, 2), time_kernels=(3, 3),
+        conv="direct",
+    )  # fmt: skip
+    method = dataclasses.replace(METHOD, encoder=conv, queue=16)
+    clips = np.random.default_rng(0).integers(0, 256, (8, T, 16, 16, 3), np.uint8)
+    keys = jax.random.split(jax.random.key(1), 8)
+    batch = {"video": clips, "index": np.arange(8, dtype=np.int32), "rng": keys}
+    pairs = {"video": jnp.zeros((8, 2, T, 16, 16, 3))}
+    start = jax.jit(method.init)(jax.random.key(0), pairs)
+
+    @jax.jit
+    def step(state, batch, i):
+        params, extra = state
+        ctx = Context(i, 3, 0.0, True, jax.random.fold_in(jax.random.key(5), i))
+        ready = method.augment(batch, ctx)
+
+        def loss(params):
+            out = method.loss(params, extra, ready, ctx, None)
+            return out.loss, out
+
+        grads, out = jax.grad(loss, has_aux=True)(params)
+        params = jax.tree.map(lambda p, g: p - 0.01 * g, params, grads)
+        return method.after_update(params, {**extra, **out.updates}, out.carry, ctx), out.loss
+
+    def run(count):
+        mesh = sharding.make_mesh(MeshConfig(), jax.devices()[:count])
+        spread = jax.device_put(batch, sharding.batch_sharding(mesh))
+        assert len(spread["video"].sharding.device_set) == count
+        state, losses = jax.device_put(start, sharding.replicated(mesh)), []
+        for i in range(3):
+            state, loss = step(state, spread, i)
+            losses.append(float(loss))
+        return losses, jax.device_get(state[1]["queue"])
+
+    (losses, queue), (losses_four, queue_four) = run(1), run(4)
+    assert len(set(losses)) == 3
+    np.testing.assert_allclose(losses_four, losses, rtol=0, atol=1e-5)
+    assert queue["ptr"] == queue_four["ptr"] == 3 * 8 % 16
+    np.testing.assert_allclose(queue_four["key"], queue["key"], rtol=0, atol=1e-5)
+    assert np.abs(queue["key"] - start[1]["queue"]["key"]).max(axis=1).min() > 1e-2
 
 
 def test_evaluation_sees_plain_clips():

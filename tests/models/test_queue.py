@@ -30,6 +30,18 @@ def test_untouched_slots_keep_their_vectors():
     np.testing.assert_array_equal(queue["key"][2:], start[2:])
 
 
+def test_2048_slots_are_replaced_by_64_batches_of_32():
+    start = random_unit(jax.random.key(0), 2048, 4)
+    put = jax.jit(lambda queue, step: enqueue(queue, {"key": jnp.full((32, 4), 2.0 + step)}))
+    queue, old = make_queue(key=start), []
+    for step in range(64):
+        queue = put(queue, step)
+        old.append(int((queue["key"] == start).all(axis=1).sum()))
+    assert old == list(range(2016, -1, -32))
+    assert int(queue["ptr"]) == 0
+    np.testing.assert_array_equal(queue["key"][:, 0], np.repeat(2.0 + np.arange(64), 32))
+
+
 @pytest.mark.parametrize("size, batch", [(0, 4), (10, 4)])
 def test_size_must_be_a_multiple_of_the_batch(size, batch):
     with pytest.raises(ConfigError, match=r"method\.queue=.*a multiple of the batch size 4"):
