@@ -1,5 +1,7 @@
 """What a training step of Turbo costs: the compiler's account of memory, counted operations."""
 
+import itertools
+
 import jax
 import jax.numpy as jnp
 import pytest
@@ -43,4 +45,4 @@ def costs():
 @pytest.mark.parametrize("what", [0, 1], ids=["memory", "operations"])
 def test_every_setting_costs_less_than_the_one_before(costs, what):
     values = [cost[what] for cost in costs]
-    assert all(more > less > 0 for more, less in zip(values, values[1:])), values
+    assert all(more > less > 0 for more, less in itertools.pairwise(values)), values
