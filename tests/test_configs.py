@@ -1,6 +1,7 @@
 """Every config builds, fits its method, optimisers and evaluators, and its smoke variant runs."""
 
 import importlib
+import json
 import re
 from pathlib import Path
 
@@ -22,7 +23,8 @@ FOLDER = Path(__file__).parent.parent / "configs"
 NAMES = sorted(p.stem for p in FOLDER.glob("*.py") if p.stem != "__init__")
 # One config per method for the quick tier; the others differ in data and numbers only.
 QUICK = ("videomae_ssv2", "adamae_ucf101", "tats_ssv2", "maest_k400")
-SPECIAL = ("motion", "multiview", "sentences")  # evaluations that not every method can have
+# Evaluations that not every method, or not all data, can have.
+SPECIAL = ("motion", "multiview", "sentences", "alignment")
 PRETRAINING = dict(betas=(0.9, 0.95), weight_decay=0.05, layer_decay=1.0)
 SHORT = PRETRAINING | dict(base_lr=1.5e-4, min_lr=1e-5, warmup_epochs=40.0)
 # Sections 5 of the specifications, by hand: group of the default optimiser, epochs, clips per step.
@@ -59,11 +61,12 @@ def get_config(name, arg=""):
 
 @pytest.fixture(scope="module")
 def manifest(tmp_path_factory):
-    """2,048 videos that aren't there, in as many classes as Kinetics-400 has."""
+    """2,048 videos that aren't there, in as many classes as Kinetics-400 has, and a sentence."""
     path = tmp_path_factory.mktemp("manifest") / "some.csv"
     splits = ("train", "val", "test")
-    rows = [f"v{i}.mp4,c{i % 400:03d},{splits[i % 3]},f{i}.mp4" for i in range(2048)]
-    path.write_text("\n".join(["path,label,split,flow", *rows]))
+    rows = [f"v{i}.mp4,c{i % 400:03d},{splits[i % 3]},f{i}.mp4,0,3.2,v{i}" for i in range(2048)]
+    path.write_text("\n".join(["path,label,split,flow,start,end,group", *rows]))
+    path.with_suffix(".json").write_text(json.dumps({"v2": [[1, 0.0, 3.0, "a sentence"]]}))
     return path
 
 
@@ -75,6 +78,8 @@ def test_config_builds_at_full_size(name, manifest):
         config.data.num_classes = 0
         if "num_classes" in config.method:
             config.method.num_classes = 0
+    if "alignment" in config.evals:
+        config.evals.alignment.annotations = str(manifest.with_suffix(".json"))
     before = config.to_json_best_effort()
     run = Run(config, jax.devices()[:1])
     state = run.abstract_state
@@ -266,6 +271,7 @@ def test_co_training_without_a_sampler_says_so(tmp_path):
 
 
 STAGED = ("coclr_ucf101",)  # need runs to start from
+TESTS = ("turbo_eval_htm_align",)  # judge a run on data of their own
 
 
 @pytest.mark.slow
@@ -300,6 +306,8 @@ def test_every_small_method_then_fine_tuning(method, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", [n for n in NAMES if n not in (*QUICK, *STAGED, "tats_demo")])
+@pytest.mark.parametrize(
+    "name", [n for n in NAMES if n not in (*QUICK, *STAGED, *TESTS, "tats_demo")]
+)
 def test_smoke_run_of_every_config(name, tmp_path):
     run_smoke(get_config(name, "smoke"), tmp_path)
