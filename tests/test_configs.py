@@ -40,6 +40,10 @@ RECIPES = {
         dict(base_lr=1e-3, min_lr=1e-6, warmup_epochs=5.0, betas=(0.9, 0.999), weight_decay=0.05,
              layer_decay=0.75), 100.0, 64)
        for d in ("ssv2", "k400", "ucf101", "hmdb51")},
+    **{f"turbo_{d}": (
+        dict(base_lr=5e-4, min_lr=1e-5, warmup_epochs=5.0, betas=(0.9, 0.999), weight_decay=0.05,
+             layer_decay=0.7), 100.0, 16)
+       for d in ("ucf101", "breakfast")},
 }  # fmt: skip
 FRESH = ("fc_norm/bias", "fc_norm/scale", "head/bias", "head/kernel")
 # By hand: ViT-B encoder 86.2, its decoder side 8.0, AdaMAE's sampler 8.3, TATS 10.1; for MAE-ST
@@ -141,6 +145,9 @@ def test_arms_and_sizes_of_sigma():
         ("adamae_ssv2", "encoder/pos_embed/table", False),
         ("videomae_ssv2", "decoder/mask_token", False),
         ("sigma_ssv2", "prototypes", True),
+        ("turbo_ucf101", "encoder/cls_token", False),
+        ("turbo_ucf101", "decoder/mask_token", False),
+        ("turbo_ucf101", "head/kernel", True),
         ("maest_k400", "encoder/pos_embed/space", True),
         ("maest_k400", "decoder/mask_token", True),
         ("maest_k400", "encoder/norm/scale", False),
@@ -150,6 +157,27 @@ def test_arms_and_sizes_of_sigma():
 def test_what_is_decayed(name, path, decayed):
     no_decay = get_config(name).optim.default.no_decay
     assert (re.fullmatch(no_decay, path) is None) == decayed
+
+
+@pytest.mark.parametrize(
+    "name, words, expected",
+    [
+        ("turbo_ucf101", "", (16, 0.5, 0.5, 101, 100.0)),
+        ("turbo_ucf101", "hmdb51,rho=0.9,recon=0.1", (16, 0.9, 0.1, 51, 100.0)),
+        ("turbo_breakfast", "frames=16", (16, 0.5, 0.5, 10, 100.0)),
+        ("turbo_breakfast", "", (32, 0.75, 0.25, 10, 100.0)),
+        ("turbo_breakfast", "frames=64,coin", (64, 0.875, 0.125, 180, 50.0)),
+    ],
+)
+def test_settings_of_turbo(name, words, expected):
+    config = get_config(name, words)
+    method, test = config.method, config.evals.test
+    found = (config.data.frames, method.rho, method.recon_ratio, method.num_classes, config.epochs)
+    assert found == expected
+    long = name == "turbo_breakfast"
+    assert (config.data.plan == "spread") == long
+    # All tokens of ten draws of the frames, or of five clips with three crops.
+    assert (test.clips, test.crops, method.test_rho) == ((10, 1, 0.0) if long else (5, 3, 0.0))
 
 
 def test_words_after_the_colon():

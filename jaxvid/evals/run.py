@@ -144,7 +144,7 @@ def format_table(rows: list[Mapping[str, Any]]) -> str:
             )
     judged = sorted({row["videos"] for row in rows if row.get("videos")})
     if judged:
-        lines.append(f"videos judged: {', '.join(map(str, judged))}")
+        lines.append(f"examples judged: {', '.join(map(str, judged))}")
     unread = {k: n for row in rows for k, n in row.get("unreadable", {}).items()}
     lines += [f"note: {n} unreadable videos of '{k}' are not counted" for k, n in unread.items()]
     return "\n".join(lines)

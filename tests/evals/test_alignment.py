@@ -7,14 +7,18 @@ import jax
 import numpy as np
 import pytest
 
+from configs.turbo_eval_htm_align import get_config
 from jaxvid.core.config import ConfigError
 from jaxvid.data import sources
 from jaxvid.data.config import DataConfig
 from jaxvid.data.sources import split_manifest
 from jaxvid.evals.alignment import Alignment, Spoken, align, read_annotations
+from jaxvid.evaluate import evaluate_config
 from jaxvid.tools.make_align_manifest import main
+from jaxvid.train import train
 from tests.data.videos import write_video
 from tests.evals.fakes import FakeLoader, WordMethod, constant_clips, make_context
+from tests.runs import smoke
 
 COLOUR = {"red": (200, 0, 0), "green": (0, 200, 0), "blue": (0, 0, 200)}
 HEADER = "path,split,start,end,group"
@@ -74,12 +78,17 @@ def test_videos_of_a_manifest(monkeypatch, tmp_path):
     np.testing.assert_array_equal(result.per_example["correct"], [True, False, True])
 
 
-def test_from_files_to_the_figure(tmp_path, capsys):
-    frames = np.zeros((60, 32, 32, 3), np.uint8)  # 24 per second: two seconds and a half
+def write_seconds(folder):
+    """videos/x/a.mp4: a green, a red and half a blue second."""
+    frames = np.zeros((60, 32, 32, 3), np.uint8)  # 24 per second
     for second, name in enumerate(("green", "red", "blue")):
         frames[24 * second : 24 * (second + 1)] = COLOUR[name]
-    (tmp_path / "videos" / "x").mkdir(parents=True)
-    write_video(tmp_path / "videos" / "x" / "a.mp4", frames)
+    (folder / "videos" / "x").mkdir(parents=True)
+    write_video(folder / "videos" / "x" / "a.mp4", frames)
+
+
+def test_from_files_to_the_figure(tmp_path, capsys):
+    write_seconds(tmp_path)
     said = write_annotations(tmp_path, {**SAID, "a": [[1, 2.0, 2.0, "blue"], [1, 2, 3, "red"]]})
     out = tmp_path / "m.csv"
     arguments = [f"--root={tmp_path / 'videos'}", f"--annotations={said}", f"--out={out}"]
@@ -127,3 +136,17 @@ def test_data_that_do_not_fit_are_refused_at_the_start(tmp_path, row, annotated,
     data = DataConfig(source="video", manifest=str(tmp_path / "m.csv"))
     with pytest.raises(ConfigError, match=message):
         Alignment(annotations=annotated).check_data(data, "config.evals.alignment")
+
+
+@pytest.mark.slow
+def test_a_run_is_judged_by_its_config(tmp_path):
+    write_seconds(tmp_path)
+    train(smoke("turbo_htm_aa"), tmp_path / "run", quiet=True, devices=jax.devices()[:1])
+    said = write_annotations(tmp_path, {"a": [[1, 0.2, 0.9, "green"], [1, 1.0, 2.0, "red"]]})
+    out = str(tmp_path / "m.csv")
+    assert main([f"--root={tmp_path / 'videos'}", f"--annotations={said}", f"--out={out}"]) == 0
+    config = get_config("smoke")
+    config.data.source, config.data.manifest = "video", out
+    config.evals.alignment.annotations = said
+    (row,) = evaluate_config(config, tmp_path / "run")
+    assert row["metrics"]["sentences"] == 2 and row["metrics"]["chance@1"] == pytest.approx(200 / 3)
