@@ -3,8 +3,8 @@
 python -m jaxvid.main --config=configs/turbo_htm_aa.py:rho=0.75,recon=0.25 \
     --config.data.manifest=htm_aa.csv --config.data.text=models/mpnet-base \
     --config.init_from=runs/videomae_k400 --workdir=runs/turbo_htm_aa
-Judged by the clips of split "test" that their sentences find; HTM-Align's R@1 over a whole video is
-not computed.
+Judged meanwhile by the clips of split "test" that their sentences find; on HTM-Align by
+configs/turbo_eval_htm_align.py.
 Words after the colon: rho= (share of tokens that isn't seen), recon= (share that is reconstructed),
 smoke. The manifest has a column text; data.text is a local folder with an MPNet, whose features of
 all sentences are computed once. Without it a hashed bag of words stands in, for trials only.

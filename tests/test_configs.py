@@ -1,6 +1,7 @@
 """Every config builds, fits its method, optimisers and evaluators, and its smoke variant runs."""
 
 import importlib
+import json
 import re
 from pathlib import Path
 
@@ -22,7 +23,8 @@ FOLDER = Path(__file__).parent.parent / "configs"
 NAMES = sorted(p.stem for p in FOLDER.glob("*.py") if p.stem != "__init__")
 # One config per method for the quick tier; the others differ in data and numbers only.
 QUICK = ("videomae_ssv2", "adamae_ucf101", "tats_ssv2", "maest_k400")
-SPECIAL = ("motion", "multiview", "sentences")  # evaluations that not every method can have
+# Evaluations that not every method, or not all data, can have.
+SPECIAL = ("motion", "multiview", "sentences", "alignment")
 PRETRAINING = dict(betas=(0.9, 0.95), weight_decay=0.05, layer_decay=1.0)
 SHORT = PRETRAINING | dict(base_lr=1.5e-4, min_lr=1e-5, warmup_epochs=40.0)
 # Sections 5 of the specifications, by hand: group of the default optimiser, epochs, clips per step.
@@ -38,6 +40,10 @@ RECIPES = {
         dict(base_lr=1e-3, min_lr=1e-6, warmup_epochs=5.0, betas=(0.9, 0.999), weight_decay=0.05,
              layer_decay=0.75), 100.0, 64)
        for d in ("ssv2", "k400", "ucf101", "hmdb51")},
+    **{f"turbo_{d}": (
+        dict(base_lr=5e-4, min_lr=1e-5, warmup_epochs=5.0, betas=(0.9, 0.999), weight_decay=0.05,
+             layer_decay=0.7), 100.0, 16)
+       for d in ("ucf101", "breakfast")},
 }  # fmt: skip
 FRESH = ("fc_norm/bias", "fc_norm/scale", "head/bias", "head/kernel")
 # By hand: ViT-B encoder 86.2, its decoder side 8.0, AdaMAE's sampler 8.3, TATS 10.1; for MAE-ST
@@ -59,11 +65,12 @@ def get_config(name, arg=""):
 
 @pytest.fixture(scope="module")
 def manifest(tmp_path_factory):
-    """2,048 videos that aren't there, in as many classes as Kinetics-400 has."""
+    """2,048 videos that aren't there, in as many classes as Kinetics-400 has, and a sentence."""
     path = tmp_path_factory.mktemp("manifest") / "some.csv"
     splits = ("train", "val", "test")
-    rows = [f"v{i}.mp4,c{i % 400:03d},{splits[i % 3]},f{i}.mp4" for i in range(2048)]
-    path.write_text("\n".join(["path,label,split,flow", *rows]))
+    rows = [f"v{i}.mp4,c{i % 400:03d},{splits[i % 3]},f{i}.mp4,0,3.2,v{i}" for i in range(2048)]
+    path.write_text("\n".join(["path,label,split,flow,start,end,group", *rows]))
+    path.with_suffix(".json").write_text(json.dumps({"v2": [[1, 0.0, 3.0, "a sentence"]]}))
     return path
 
 
@@ -75,6 +82,8 @@ def test_config_builds_at_full_size(name, manifest):
         config.data.num_classes = 0
         if "num_classes" in config.method:
             config.method.num_classes = 0
+    if "alignment" in config.evals:
+        config.evals.alignment.annotations = str(manifest.with_suffix(".json"))
     before = config.to_json_best_effort()
     run = Run(config, jax.devices()[:1])
     state = run.abstract_state
@@ -136,6 +145,9 @@ def test_arms_and_sizes_of_sigma():
         ("adamae_ssv2", "encoder/pos_embed/table", False),
         ("videomae_ssv2", "decoder/mask_token", False),
         ("sigma_ssv2", "prototypes", True),
+        ("turbo_ucf101", "encoder/cls_token", False),
+        ("turbo_ucf101", "decoder/mask_token", False),
+        ("turbo_ucf101", "head/kernel", True),
         ("maest_k400", "encoder/pos_embed/space", True),
         ("maest_k400", "decoder/mask_token", True),
         ("maest_k400", "encoder/norm/scale", False),
@@ -145,6 +157,27 @@ def test_arms_and_sizes_of_sigma():
 def test_what_is_decayed(name, path, decayed):
     no_decay = get_config(name).optim.default.no_decay
     assert (re.fullmatch(no_decay, path) is None) == decayed
+
+
+@pytest.mark.parametrize(
+    "name, words, expected",
+    [
+        ("turbo_ucf101", "", (16, 0.5, 0.5, 101, 100.0)),
+        ("turbo_ucf101", "hmdb51,rho=0.9,recon=0.1", (16, 0.9, 0.1, 51, 100.0)),
+        ("turbo_breakfast", "frames=16", (16, 0.5, 0.5, 10, 100.0)),
+        ("turbo_breakfast", "", (32, 0.75, 0.25, 10, 100.0)),
+        ("turbo_breakfast", "frames=64,coin", (64, 0.875, 0.125, 180, 50.0)),
+    ],
+)
+def test_settings_of_turbo(name, words, expected):
+    config = get_config(name, words)
+    method, test = config.method, config.evals.test
+    found = (config.data.frames, method.rho, method.recon_ratio, method.num_classes, config.epochs)
+    assert found == expected
+    long = name == "turbo_breakfast"
+    assert (config.data.plan == "spread") == long
+    # All tokens of ten draws of the frames, or of five clips with three crops.
+    assert (test.clips, test.crops, method.test_rho) == ((10, 1, 0.0) if long else (5, 3, 0.0))
 
 
 def test_words_after_the_colon():
@@ -266,6 +299,7 @@ def test_co_training_without_a_sampler_says_so(tmp_path):
 
 
 STAGED = ("coclr_ucf101",)  # need runs to start from
+TESTS = ("turbo_eval_htm_align",)  # judge a run on data of their own
 
 
 @pytest.mark.slow
@@ -300,6 +334,8 @@ def test_every_small_method_then_fine_tuning(method, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", [n for n in NAMES if n not in (*QUICK, *STAGED, "tats_demo")])
+@pytest.mark.parametrize(
+    "name", [n for n in NAMES if n not in (*QUICK, *STAGED, *TESTS, "tats_demo")]
+)
 def test_smoke_run_of_every_config(name, tmp_path):
     run_smoke(get_config(name, "smoke"), tmp_path)

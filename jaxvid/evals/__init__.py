@@ -1,5 +1,6 @@
 """Evaluators of frozen features, by the name that ``config.evals.<name>.type`` gives."""
 
+from jaxvid.evals.alignment import Alignment
 from jaxvid.evals.api import Evaluator
 from jaxvid.evals.attentive import Attentive
 from jaxvid.evals.fewshot import FewShot
@@ -24,5 +25,6 @@ EVALS: dict[str, type[Evaluator]] = {
     "motion": Motion,
     "multiview": MultiView,
     "sentences": Sentences,
+    "alignment": Alignment,
     "segmentation": Segmentation,
 }

@@ -200,7 +200,6 @@ class Evaluator:
 
     uses_tokens: ClassVar[bool] = False
     uses_labels: ClassVar[bool] = True
-    uses_segments: ClassVar[bool] = False
     one_view: ClassVar[bool] = False  # reads the clip in the middle, whatever the views
     needs: ClassVar[str] = "encode"  # the function of the method that it calls
 
@@ -227,6 +226,11 @@ class Evaluator:
                 f"{where}.windows: reads tokens in their order; windows that overlap are for "
                 "evaluators that average over them"
             )
+
+    def check_data(self, data: DataConfig, where: str) -> None:
+        """Raise ConfigError if the data set lacks what this evaluator judges by."""
+        if self.uses_labels:
+            check_labels(data, where)
 
     def run(self, ctx: EvalContext) -> EvalResult:
         """Judge the weights of ``ctx``."""

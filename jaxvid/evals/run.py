@@ -13,9 +13,8 @@ from jaxvid.core.config import ConfigError, choose, from_config
 from jaxvid.core.method import Method
 from jaxvid.data import pipeline
 from jaxvid.data.config import DataConfig
-from jaxvid.data.segments import check_segments
 from jaxvid.evals import EVALS
-from jaxvid.evals.api import EvalContext, EvalResult, Evaluator, check_labels
+from jaxvid.evals.api import EvalContext, EvalResult, Evaluator
 from jaxvid.evals.features import TokenStore, token_grid
 from jaxvid.viz import canvas
 
@@ -145,7 +144,7 @@ def format_table(rows: list[Mapping[str, Any]]) -> str:
             )
     judged = sorted({row["videos"] for row in rows if row.get("videos")})
     if judged:
-        lines.append(f"videos judged: {', '.join(map(str, judged))}")
+        lines.append(f"examples judged: {', '.join(map(str, judged))}")
     unread = {k: n for row in rows for k, n in row.get("unreadable", {}).items()}
     lines += [f"note: {n} unreadable videos of '{k}' are not counted" for k, n in unread.items()]
     return "\n".join(lines)
@@ -190,10 +189,8 @@ def check_evals(
                 f"config.evals.{name}: method {type(method).__name__} has no "
                 f"'{evaluator.needs}'; leave this evaluator out"
             )
-        if data is not None and evaluator.uses_labels:
-            check_labels(data, f"config.evals.{name}")
-        if data is not None and evaluator.uses_segments:
-            check_segments(data, f"config.evals.{name}")
+        if data is not None:
+            evaluator.check_data(data, f"config.evals.{name}")
         if data is not None and evaluator.uses_tokens:
             t, h, w, width = token_grid(method, data)
             t *= evaluator.clips * evaluator.crops

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxvid.core.config import ConfigError
+from jaxvid.data.config import DataConfig
 from jaxvid.data.segments import IGNORED, check_segments, true_segments
 from jaxvid.evals import clusters
 from jaxvid.evals.api import EvalContext, EvalResult, Evaluator
@@ -40,7 +41,6 @@ class Segmentation(Evaluator):
 
     uses_tokens: ClassVar[bool] = True
     uses_labels: ClassVar[bool] = False
-    uses_segments: ClassVar[bool] = True
     one_view: ClassVar[bool] = True
 
     side: int = 56
@@ -51,6 +51,10 @@ class Segmentation(Evaluator):
     def __post_init__(self):
         if min(self.side, self.over) < 1 or min(self.pca, self.shown) < 0:
             raise ConfigError(f"segmentation: side and over from 1, pca and shown from 0: {self}")
+
+    def check_data(self, data: DataConfig, where: str) -> None:
+        """Raise ConfigError unless every clip of the evaluated split has true segments."""
+        check_segments(data, where)
 
     def run(self, ctx: EvalContext) -> EvalResult:
         """Judge the tokens of the evaluated split.

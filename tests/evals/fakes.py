@@ -12,6 +12,7 @@ from jaxvid.core.sharding import MeshConfig, make_mesh
 from jaxvid.core.types import Features, View
 from jaxvid.data import pipeline, sources
 from jaxvid.data.config import DataConfig
+from jaxvid.data.text import hashed_words
 from jaxvid.evals.api import EvalContext
 
 
@@ -34,6 +35,14 @@ class PixelMethod(Method):
     def reconstruct(self, params, extra, batch, visible):
         """Sum of the visible token numbers, plus the mean pixel."""
         return visible.sum(axis=1) + batch["video"].mean(axis=(1, 2, 3, 4))
+
+
+class WordMethod(PixelMethod):
+    """Clips of one colour stand for the hashed vector of its name."""
+
+    def embed_clip(self, params, pooled):
+        table = hashed_words(["red", "green", "blue"], 16)
+        return jnp.asarray(table)[np.argmax(pooled, axis=1)]
 
 
 class FakeLoader:

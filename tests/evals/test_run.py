@@ -50,7 +50,7 @@ def test_every_evaluator_runs_from_its_config_and_writes(loader, tmp_path):
                 assert file["correct"].shape == (10,)
     text = format_table(rows)
     assert {row["videos"] for row in rows} == {10}
-    assert text.endswith("videos judged: 10")
+    assert text.endswith("examples judged: 10")
     assert "R@1" in text
     assert "chance" in text.splitlines()[0]
     assert " 50.00" in next(line for line in text.splitlines() if "top1_k1 " in line)

@@ -1,15 +1,13 @@
 """Clips found by their sentences."""
 
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from jaxvid.core.config import ConfigError
 from jaxvid.data import sources
 from jaxvid.data.sources import split_manifest
-from jaxvid.data.text import hashed_words
 from jaxvid.evals.sentences import Sentences, sentence_hits
-from tests.evals.fakes import FakeLoader, PixelMethod, constant_clips, make_context
+from tests.evals.fakes import FakeLoader, WordMethod, constant_clips, make_context
 
 
 def test_hits_by_hand():
@@ -21,14 +19,6 @@ def test_hits_by_hand():
     # With one sentence for the second and third clip, either will do.
     hits = sentence_hits(clips, texts, np.array([0, 1, 1]), 2)
     np.testing.assert_array_equal(hits, [[1, 1], [0, 1], [1, 1]])
-
-
-class WordMethod(PixelMethod):
-    """Clips of one colour stand for the hashed vector of its name."""
-
-    def embed_clip(self, params, pooled):
-        table = hashed_words(["red", "green", "blue"], 16)
-        return jnp.asarray(table)[np.argmax(pooled, axis=1)]
 
 
 def test_every_sentence_of_a_manifest(monkeypatch, tmp_path):

@@ -14,6 +14,7 @@ from jaxvid.losses.policy import reinforce_loss
 from jaxvid.methods.adamae import AdaMAE
 from jaxvid.methods.maest import MAEST
 from jaxvid.methods.masked import VideoMAE
+from jaxvid.methods.sigma import SigmaMLP
 from jaxvid.methods.tats import TATS
 from jaxvid.models.patches import patchify, unpatchify
 from tests.methods.tats_tools import (  # fmt: skip
@@ -32,6 +33,7 @@ METHODS = {
     "maest": MAEST(**TINY | {"encoder": SEPARABLE, "pred_frames": 0}),
     "adamae": AdaMAE(**TINY, sampler_heads=2, sampler_drop=0.0),
     "tats": TATS(**TINY),
+    "sigma": SigmaMLP(**TINY, prototypes=6, dim=8, head_widths=(16,)),
 }
 CTX = Context(0, 10, 0.0, True, jax.random.key(0))
 
@@ -51,7 +53,7 @@ def masks(method, params, batch):
     return jax.device_get(draw(params))
 
 
-@pytest.mark.parametrize("name", ["videomae", "maest"])
+@pytest.mark.parametrize("name", ["videomae", "maest", "sigma"])
 def test_ignored_tokens_change_neither_loss_nor_gradient(name):
     method = partly(name)
     batch, params = make_batch(method), make_params(method)
@@ -98,7 +100,10 @@ def test_the_rest_of_the_sequence_is_gone_and_rows_are_the_right_ones(name):
 
 @pytest.mark.parametrize(
     "name",
-    ["videomae", "maest", *(pytest.param(m, marks=pytest.mark.slow) for m in ("adamae", "tats"))],
+    [
+        *("videomae", "maest", "sigma"),
+        *(pytest.param(m, marks=pytest.mark.slow) for m in ("adamae", "tats")),
+    ],
 )
 def test_a_share_as_large_as_what_is_masked_changes_nothing(name):
     method = METHODS[name]
