@@ -7,6 +7,8 @@ Words after the colon: pretrain (VideoMAE, whose encoder and decoder the others 
 language (the classes' names, as hashed words, in place of labels), rho= (share of tokens that isn't
 seen), recon= (share that is reconstructed), smoke. Stand-ins all: a network of width 96 and 3
 blocks for ViT-B, 20 epochs on 320 made videos for VideoMAE on Kinetics, hashed words for MPNet.
+Measured, (0.5, 0.5), seed 0: top-1 61.5 (chance 10) after 1,200 steps, four CPU minutes on one core
+of an AMD EPYC and one more for the pretraining, 2026-11-27.
 """
 
 from configs.common import base, data, evals, methods, models, optim
@@ -14,7 +16,7 @@ from configs.common import base, data, evals, methods, models, optim
 
 def get_config(arg=""):
     words = base.words(arg, pretrain=False, language=False, rho=0.5, recon=0.5, smoke=False)
-    config = base.run(epochs=20.0, batch_size=16, log_every=20)
+    config = base.run(epochs=20.0 if words["pretrain"] else 60.0, batch_size=16, log_every=100)
     config.data = data.embedded(
         frames=8, stride=3, size=48, plan="dense_train", embedded_size=64, embedded_test=200
     )
