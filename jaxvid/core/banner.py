@@ -11,7 +11,8 @@ import jax.numpy as jnp
 from clu import parameter_overview
 
 from jaxvid.core import optim, trees
-from jaxvid.core.flops import jaxpr_flops, peak_flops
+from jaxvid.core.flops import jaxpr_flops
+from jaxvid.core.hardware import peak_flops
 from jaxvid.core.run import Run
 from jaxvid.core.writers import human
 
@@ -44,7 +45,7 @@ def make_banner(run: Run, flops: int, start: str, matches: list[tuple[str, str, 
     c, info, mesh = run.config, run.info, run.mesh
     params = run.abstract_state.params
     shards = mesh.shape["data"] * mesh.shape["fsdp"]
-    peak = peak_flops(jax.devices()[0])
+    peak = peak_flops(mesh.devices.flat[0])
     rows = [
         ("method", f"{c.method['name']}  ({run.method.dtype} compute, f32 parameters)"),
         ("data", f"{run.data.source} {run.data.manifest or run.data.level}"),
@@ -56,7 +57,7 @@ def make_banner(run: Run, flops: int, start: str, matches: list[tuple[str, str, 
         ("parameters", f"{human(trees.count(params))} in {len(jax.tree.leaves(params))} arrays"),
         ("state", f"{human(trees.num_bytes(run.abstract_state), 'B', 1024)} with optimisers"),
         ("mesh", ", ".join(f"{k} {v}" for k, v in mesh.shape.items())
-                 + f" on {jax.device_count()} x {jax.devices()[0].device_kind}, "
+                 + f" on {mesh.size} x {mesh.devices.flat[0].device_kind}, "
                  + f"{jax.process_count()} process(es)"),
         ("FLOPs/step", human(flops, "FLOP") + (f", peak {human(peak * shards, 'FLOP/s')}" if peak
                        else ", peak of this device unknown: no MFU")),

@@ -1,37 +1,14 @@
-"""Floating-point operations of a function, counted from its jaxpr, and what the hardware peaks at.
+"""Floating-point operations of a function, counted from its jaxpr.
 
 Matrix products and convolutions are counted (2 per multiply-add), the bodies of scans as often as
 they run, so the figure doesn't depend on ``scan`` being on, as the compiler's own count does.
 """
 
 import math
-import re
 from collections.abc import Callable
 
 import jax
 from jax.extend import core as jex
-
-PEAK_BF16 = {
-    # Dense bf16 FLOP/s per chip by vendors' data sheets; keys are whole words of device_kind.
-    "TPU v4": 275e12,
-    "TPU v5 lite": 197e12,
-    "TPU v5e": 197e12,
-    "TPU v5p": 459e12,
-    "TPU v5": 459e12,
-    "TPU v6": 918e12,
-    "H200": 989e12,
-    "H100": 989e12,
-    "A100": 312e12,
-    "L4": 121e12,
-    "V100": 125e12,
-}
-
-
-def peak_flops(device: jax.Device) -> float | None:
-    """Peak FLOP/s of a device, or None where no figure is known (a CPU)."""
-    kind = device.device_kind
-    found = (peak for name, peak in PEAK_BF16.items() if re.search(rf"\b{name}\b", kind))
-    return next(found, None)
 
 
 def count_flops(fn: Callable, *args, **kwargs) -> int:

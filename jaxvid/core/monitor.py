@@ -9,7 +9,7 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
-from jaxvid.core.flops import peak_flops
+from jaxvid.core.hardware import peak_flops
 from jaxvid.core.run import Run
 
 

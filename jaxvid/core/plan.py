@@ -1,21 +1,58 @@
 """Plan a run without running it: compile the real train step ahead of time, print what it needs.
 
 With a TPU topology (``v5e:16x16``) the step is compiled for that machine on a CPU-only host;
-otherwise for the devices at hand.
+otherwise for the devices at hand. ``jaxvid.tools.plan_table`` does so for many configs, machines
+and batches, and looks for the largest batch that fits.
 """
 
-import re
 from collections import Counter
+from dataclasses import dataclass, field
 
 import jax
 
 from jaxvid.core import banner
+from jaxvid.core.collectives import find_collectives
 from jaxvid.core.config import ConfigError
-from jaxvid.core.flops import peak_flops
+from jaxvid.core.hardware import chip_of
 from jaxvid.core.run import Run
+from jaxvid.core.trees import num_bytes
 from jaxvid.core.writers import human
 
-COLLECTIVES = ("all-gather", "all-reduce", "reduce-scatter", "all-to-all", "collective-permute")
+
+@dataclass(frozen=True)
+class Plan:
+    """What a step needs; bytes, FLOPs and seconds are of one device.
+
+    Attributes:
+      devices: number and kind.
+      batch: clips per step over all devices.
+      flops: of the model, ``core.flops``.
+      memory: device memory, or None where it isn't known.
+      state: bytes of parameters, optimiser state and what else a run keeps, as sharded.
+      needed: bytes of arguments, temporaries and program; None if the compiler gave up.
+      problem: why the step doesn't fit; "" if it does, or if that can't be known.
+      accessed: bytes that the program reads and writes; bodies of loops are counted once.
+      collectives: ``{kind: (times per step, bytes of the results per step)}``.
+      bounds: seconds that a step takes at least by "compute", "memory" and "network", where the
+        figures of the device are known.
+    """
+
+    devices: str
+    batch: int
+    flops: float
+    memory: float | None
+    state: int
+    needed: int | None = None
+    problem: str = ""
+    accessed: float = 0.0
+    collectives: dict[str, tuple[int, int]] = field(default_factory=dict)
+    bounds: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def mfu(self) -> float | None:
+        """Model FLOPs utilisation if the step took its largest bound."""
+        longest = max(self.bounds.values(), default=0.0)
+        return self.bounds["compute"] / longest if longest else None
 
 
 def topology_devices(name: str) -> list[jax.Device]:
@@ -35,46 +72,96 @@ def topology_devices(name: str) -> list[jax.Device]:
         ) from error
 
 
-def make_plan(config, topology: str | None = None) -> dict:
-    """Compile the last variant of the train step and read the compiler's accounts.
-
-    Args:
-      config: a run's config.
-      topology: TPU topology, or None for the devices here.
-
-    Returns:
-      "flops" (of the global step), "argument_bytes", "temp_bytes" (per device), "collectives"
-      (count by kind), "bytes_accessed" and "roofline_seconds" (None without a known peak).
-    """
-    run = Run(config, topology_devices(topology) if topology else None)
-    variant = run.variant(run.info.total_steps - 1)
-    compiled = run.compile_step(variant)
-    memory, cost = compiled.memory_analysis(), compiled.cost_analysis()
-    found = re.findall("|".join(rf"= \S+ ({name})" for name in COLLECTIVES), compiled.as_text())
-    flops, peak = banner.step_flops(run), peak_flops(run.mesh.devices.flat[0])
-    return {
-        "run": run,
+def make_plan(run: Run) -> Plan:
+    """Compile the last variant of the train step and read the compiler's accounts."""
+    devices = run.mesh.devices.flat
+    chip, count = chip_of(devices[0]), run.mesh.devices.size
+    flops = banner.step_flops(run) / count
+    known = {
+        "devices": f"{count} x {devices[0].device_kind}",
+        "batch": run.config.batch_size,
         "flops": flops,
-        "argument_bytes": memory.argument_size_in_bytes,
-        "temp_bytes": memory.temp_size_in_bytes,
-        "bytes_accessed": cost.get("bytes accessed", 0.0),
-        "collectives": dict(Counter(name for match in found for name in match if name)),
-        "roofline_seconds": flops / peak / run.mesh.devices.size if peak else None,
+        "memory": chip.memory if chip else None,
+        "state": num_bytes_per_device(run.abstract_state),
     }
+    try:
+        compiled = run.compile_step(run.variant(run.info.total_steps - 1))
+    except jax.errors.JaxRuntimeError as error:
+        if "RESOURCE_EXHAUSTED" not in str(error):
+            raise
+        return Plan(**known, problem=str(error).splitlines()[0].partition(": ")[2])
+    memory = compiled.memory_analysis()
+    # The new state takes the place of the old one, so of the outputs only what is new counts.
+    needed = (
+        memory.argument_size_in_bytes
+        + memory.output_size_in_bytes
+        - memory.alias_size_in_bytes
+        + memory.temp_size_in_bytes
+        + memory.generated_code_size_in_bytes
+    )
+    problem = ""
+    if chip and needed > chip.memory:
+        problem = f"needs {human(needed, 'B', 1024)} of {human(chip.memory, 'B', 1024)}"
+    accessed = compiled.cost_analysis().get("bytes accessed", 0.0)
+    times, sizes, moved = Counter(), Counter(), 0.0
+    for one in find_collectives(compiled.as_text()):
+        times[one.kind] += one.times
+        sizes[one.kind] += one.size * one.times
+        moved += one.moved(count)
+    bounds = {}
+    if chip:
+        bounds = {"compute": flops / chip.flops, "memory": accessed / chip.bandwidth}
+        bounds |= {"network": moved / chip.links} if chip.links else {}
+    return Plan(
+        **known, needed=needed, problem=problem, accessed=accessed, bounds=bounds,
+        collectives={kind: (times[kind], sizes[kind]) for kind in times},
+    )  # fmt: skip
+
+
+def num_bytes_per_device(tree) -> int:
+    """Bytes of a tree's leaves on one device, by their shardings."""
+    return num_bytes(
+        jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.sharding.shard_shape(x.shape), x.dtype), tree)
+    )
+
+
+def suggestions(run: Run, plan: Plan) -> list[str]:
+    """Settings that would make a step smaller, those that cost least first."""
+    c, out = run.config, []
+    others = run.mesh.shape["data"]
+    if plan.memory and plan.state > 0.3 * plan.memory and others > 1:
+        out.append(
+            f"config.mesh.fsdp={others}: the state of {human(plan.state, 'B', 1024)} in parts"
+        )
+    if c.accumulate == 1 and run.method.coupling == "none" and c.batch_size >= 2 * run.mesh.size:
+        out.append("config.accumulate=2: half of the clips at a time")
+    if getattr(run.method, "remat", "") == "none":
+        out.append("config.method.remat=full: activations formed again in the backward pass")
+    if run.method.dtype == "float32":
+        out.append("config.method.dtype=bfloat16: activations of half the size")
+    return out or ["config.batch_size: fewer clips per device, or more devices"]
 
 
 def print_plan(config, topology: str | None = None) -> None:
     """Print :func:`make_plan` under the run's banner."""
-    plan = make_plan(config, topology)
-    run = plan["run"]
-    print(banner.make_banner(run, plan["flops"], "none: planning only", []))
-    fastest = plan["roofline_seconds"]
-    rows = {
-        "devices": f"{run.mesh.devices.size} x {run.mesh.devices.flat[0].device_kind}",
-        "memory/device": f"{human(plan['argument_bytes'], 'B', 1024)} state and batch + "
-        f"{human(plan['temp_bytes'], 'B', 1024)} temporary",
-        "bytes accessed": human(plan["bytes_accessed"], "B"),
-        "collectives": ", ".join(f"{n} {k}" for k, n in plan["collectives"].items()) or "none",
-        "roofline": f"{1e3 * fastest:.2f} ms per step at peak" if fastest else "peak unknown",
-    }
+    run = Run(config, topology_devices(topology) if topology else None)
+    plan = make_plan(run)
+    print(banner.make_banner(run, plan.flops * run.mesh.size, "none: planning only", []))
+    rows = {"devices": plan.devices, "state/device": human(plan.state, "B", 1024)}
+    room = f" of {human(plan.memory, 'B', 1024)}" if plan.memory else ""
+    if plan.needed is not None:
+        rows |= {
+            "memory/device": human(plan.needed, "B", 1024) + room,
+            "bytes accessed": f"{human(plan.accessed, 'B')} per device, loops counted once",
+            "collectives": ", ".join(
+                f"{n} {kind} ({human(size, 'B')})" for kind, (n, size) in plan.collectives.items()
+            )
+            or "none",
+        }
+    if plan.bounds:
+        parts = ", ".join(f"{1e3 * s:.2f} ms {name}" for name, s in plan.bounds.items())
+        rows["a step takes"] = f"at least {parts}; MFU at most {plan.mfu:.0%}"
+    if plan.problem:
+        rows["does not fit"] = plan.problem
+        rows |= {f"try {i}": text for i, text in enumerate(suggestions(run, plan), 1)}
     print("\n".join(f"  {name:<16}{value}" for name, value in rows.items()))

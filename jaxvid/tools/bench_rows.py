@@ -117,7 +117,7 @@ def make_config(task: Task, framework: str, fields: Mapping):
 
 def make_jax_row(task: Task, config) -> tuple[Steps, Callable[[], dict]]:
     """The engine's own train step, with every objective on, on one random uint8 batch."""
-    from jaxvid.core.flops import peak_flops
+    from jaxvid.core.hardware import peak_flops
     from jaxvid.core.sharding import place_batch
 
     device = jax.devices()[0]

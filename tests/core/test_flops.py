@@ -6,7 +6,8 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from jaxvid.core.flops import count_flops, peak_flops
+from jaxvid.core.flops import count_flops
+from jaxvid.core.hardware import peak_flops
 
 
 def test_product_and_convolution_by_hand():

@@ -1,19 +1,23 @@
 """Planning a run: the compiler's accounts of the real step."""
 
+import jax
 import pytest
 
 from jaxvid.core.config import ConfigError
-from jaxvid.core.plan import make_plan, print_plan
+from jaxvid.core.plan import Plan, make_plan, print_plan, suggestions, topology_devices
+from jaxvid.core.run import Run
 from tests.runs import smoke
 
 
 def test_accounts_of_a_sharded_step(capsys):
     config = smoke("videomae_ssv2", mesh__data=2, mesh__fsdp=4)
-    plan = make_plan(config)
-    assert plan["flops"] > 1e7
-    assert plan["argument_bytes"] > 0
-    assert plan["temp_bytes"] > 0
-    assert plan["collectives"].get("all-reduce", 0) > 0
+    run = Run(config)
+    plan = make_plan(run)
+    assert plan.flops * 8 > 1e7
+    assert plan.needed > plan.state > 0
+    times, size = plan.collectives["all-reduce"]
+    assert times > 0 and size > 0
+    assert plan.bounds == {} and plan.mfu is None and not plan.problem
     print_plan(config)
     shown = capsys.readouterr().out
     assert "8 x cpu" in shown
@@ -21,9 +25,42 @@ def test_accounts_of_a_sharded_step(capsys):
 
 
 def test_one_device_needs_no_collectives():
-    assert make_plan(smoke("videomae_ssv2", mesh__data=1))["collectives"] == {}
+    assert make_plan(Run(smoke("videomae_ssv2", mesh__data=1))).collectives == {}
+
+
+def test_parts_of_the_state_add_up_to_the_whole():
+    whole = make_plan(Run(smoke("videomae_ssv2", mesh__data=1, method__encoder__width=192)))
+    parts = make_plan(
+        Run(smoke("videomae_ssv2", mesh__data=1, mesh__fsdp=8, method__encoder__width=192))
+    )
+    assert whole.state / 8 < parts.state < whole.state / 2  # small leaves stay whole
+
+
+def test_utilisation_is_that_of_the_longest_bound():
+    bounds = {"compute": 2.0, "memory": 5.0, "network": 1.0}
+    assert Plan("1 x chip", 8, 1.0, 1.0, 1, bounds=bounds).mfu == 0.4
+
+
+def test_suggestions_for_what_does_not_fit():
+    run = Run(smoke("videomae_ssv2", mesh__data=4, batch_size=16))
+    full = Plan("4 x chip", 16, 1.0, memory=100.0, state=50)
+    texts = " ".join(suggestions(run, full))
+    assert "mesh.fsdp=4" in texts and "accumulate=2" in texts and "remat=full" in texts
+    small = Plan("4 x chip", 16, 1.0, memory=1000.0, state=50)
+    assert "fsdp" not in " ".join(suggestions(run, small))
 
 
 def test_unknown_topology():
     with pytest.raises(ConfigError, match=r"--topology=v99:1x1"):
-        make_plan(smoke("videomae_ssv2"), "v99:1x1")
+        topology_devices("v99:1x1")
+
+
+@pytest.mark.slow
+def test_a_step_is_compiled_for_a_machine_that_is_not_here():
+    pytest.importorskip("libtpu")
+    run = Run(smoke("videomae_ssv2", batch_size=16), topology_devices("v5e:4x4"))
+    plan = make_plan(run)
+    assert plan.devices == "16 x TPU v5 lite"
+    assert set(plan.bounds) == {"compute", "memory", "network"} and 0 < plan.mfu < 1
+    assert "all-reduce" in plan.collectives
+    assert jax.default_backend() == "cpu"

@@ -1,0 +1,155 @@
+"""What train steps need on machines that are not at hand: a table over configs, machines, batches.
+
+    python -m jaxvid.tools.plan_table configs/tats_ssv2.py configs/tats_ssv2.py:L \\
+        --topologies v5e:4x4 v5p:4x4x4 --batches 256 4096 --set data.manifest=ssv2.csv \\
+        --out=plans.jsonl
+    python -m jaxvid.tools.plan_table configs/tats_ssv2.py --topologies v5e:4x4 --search ...
+
+Every row compiles the real step for its machine, which takes minutes; rows already in ``--out``
+are kept. Without topologies the devices at hand are planned for. ``--search`` looks for the largest
+batch that fits, in steps of one clip per device, and compiles the one above it too, which must not
+fit.
+"""
+
+import argparse
+import dataclasses
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from jaxvid.core.config import UserError
+from jaxvid.core.plan import Plan, make_plan, topology_devices
+from jaxvid.core.run import Run
+from jaxvid.core.writers import human
+from jaxvid.main import error_exit
+from jaxvid.model import change, read_config
+
+HEADER = (
+    "| config | machine | batch | state | needed | of | collectives | compute | memory | network "
+    "| MFU at most |\n|---|---|---|---|---|---|---|---|---|---|---|"
+)
+
+
+def largest_batch(probe: Callable[[int], int | None], memory: float, step: int, start: int) -> int:
+    """Largest multiple of ``step`` that fits, found with few probes.
+
+    Memory grows nearly in proportion to the batch, so the next guess is where the line through the
+    two largest batches that fit meets the limit. The search ends when one more step doesn't fit.
+
+    Args:
+      probe: bytes that a batch needs on a device, or None if its program can't be made.
+      memory: bytes of a device.
+      step: clips.
+      start: first batch to try, a multiple of ``step``.
+
+    Returns:
+      Clips; 0 if not even ``step`` fits.
+    """
+    fitting: dict[int, int] = {}
+    low, high, guess = 0, None, start // step
+    while high is None or high - low > 1:
+        needed = probe(guess * step)
+        if needed is None or needed > memory:
+            high = guess
+        else:
+            low, fitting[guess] = guess, needed
+        known = sorted(fitting)[-2:]
+        if len(known) == 2 and fitting[known[1]] > fitting[known[0]]:
+            slope = (fitting[known[1]] - fitting[known[0]]) / (known[1] - known[0])
+            guess = known[1] + int((memory - fitting[known[1]]) / slope)
+        else:
+            guess = 2 * low if high is None else (low + high) // 2
+        # A line says little far from its points, and nothing about what lies above the limit.
+        guess = min(max(guess, low + 1), 4 * max(low, 1))
+        if high is not None and guess >= high:
+            guess = (low + high) // 2
+    return low * step
+
+
+def table_row(name: str, plan: Plan) -> str:
+    """Line of the markdown table."""
+    size = lambda n: human(n, "B", 1024) if n is not None else "-"  # noqa: E731
+    moved = ", ".join(f"{n} {kind} {human(b, 'B')}" for kind, (n, b) in plan.collectives.items())
+    times = [
+        f"{1e3 * plan.bounds[part]:.1f} ms" if part in plan.bounds else "-"
+        for part in ("compute", "memory", "network")
+    ]
+    cells = [f"`{name}`", plan.devices, str(plan.batch), size(plan.state), size(plan.needed)]
+    cells += [size(plan.memory), moved or "none", *times, f"{plan.mfu:.0%}" if plan.mfu else "-"]
+    if plan.problem:
+        cells[4] = f"**does not fit** ({plan.problem.rstrip('.')})"
+    return f"| {' | '.join(cells)} |"
+
+
+class Planner:
+    """Plans of configs, each made once and kept in a file."""
+
+    def __init__(self, out: str, settings: Sequence[str]):
+        self._out, self._settings, self._known = Path(out), tuple(settings), {}
+        if self._out.exists():
+            for line in self._out.read_text().splitlines():
+                row = json.loads(line)
+                self._known[tuple(row["key"])] = Plan(**row["plan"])
+
+    def run(self, config: str, topology: str, batch: int) -> Run:
+        """The run that is planned."""
+        settings = (*self._settings, *([f"batch_size={batch}"] if batch else []))
+        changed = change(read_config(config), settings)
+        return Run(changed, topology_devices(topology) if topology else None)
+
+    def __call__(self, config: str, topology: str, batch: int) -> Plan:
+        """Plan of one config on one machine; ``batch`` 0 is the config's own."""
+        key = (config, topology, str(batch), *self._settings)
+        if key not in self._known:
+            plan = make_plan(self.run(config, topology, batch))
+            self._known[key] = plan
+            with self._out.open("a") as file:
+                row = {"key": key, "plan": dataclasses.asdict(plan)}
+                file.write(json.dumps(row) + "\n")
+        return self._known[key]
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument("configs", nargs="+", help="config files, with variants after a colon")
+    parser.add_argument("--topologies", nargs="+", default=[""], help="such as v5e:16x16")
+    parser.add_argument("--batches", nargs="+", type=int, default=[0], help="default: the config's")
+    parser.add_argument("--search", action="store_true", help="the largest batch that fits")
+    parser.add_argument("--memory_gib", type=float, default=0.0, help="of a device, if not known")
+    parser.add_argument("--set", nargs="*", default=[], help="fields, such as method.scan=True")
+    parser.add_argument("--out", required=True, help="file of plans, one per line")
+    args = parser.parse_args(argv)
+    with error_exit():
+        planner = Planner(args.out, args.set)
+        print(HEADER, flush=True)
+        for config in args.configs:
+            for topology in args.topologies:
+                batches = args.batches
+                if args.search:
+                    batches = search(planner, config, topology, args.memory_gib)
+                for batch in batches:
+                    print(table_row(config, planner(config, topology, batch)), flush=True)
+
+
+def search(planner: Planner, config: str, topology: str, memory_gib: float) -> list[int]:
+    """The largest batch that fits and the next one, which doesn't."""
+    run = planner.run(config, topology, 0)
+    step = run.mesh.shape["data"] * run.mesh.shape["fsdp"] * run.config.accumulate
+
+    def probe(batch: int) -> int | None:
+        plan = planner(config, topology, batch)
+        return None if plan.problem else plan.needed
+
+    first = planner(config, topology, run.config.batch_size // step * step or step)
+    memory = memory_gib * 2**30 or first.memory
+    if not memory:
+        raise UserError(f"--search: the memory of {first.devices} isn't known; give --memory_gib")
+    best = largest_batch(probe, memory, step, first.batch)
+    return [best, best + step] if best else [step]
+
+
+if __name__ == "__main__":
+    main()
