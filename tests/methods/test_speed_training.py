@@ -48,7 +48,7 @@ def test_speed_and_place_of_its_change_are_learnt_from_motion_alone():
     moving = late(METHODS["fine"], draw, False, 300)
     assert moving["speed_top1"] > 60
     assert moving["location_top1"] > 20
-    still = late(METHODS["fine"], draw, True, 100)
+    still = late(METHODS["fine"], draw, True, 80)
     assert still["speed_top1"] < 20
     assert still["location_top1"] < 20
 
