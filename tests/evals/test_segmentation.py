@@ -238,7 +238,7 @@ def test_data_without_segments_is_refused_at_the_start(davis, tmp_path):
 
 def test_views_are_those_of_the_protocol():
     Segmentation().check_views("here")
-    with pytest.raises(ConfigError, match="here: reads one clip .* crops 0"):
+    with pytest.raises(ConfigError, match=r"here: reads one clip .* crops 0"):
         Segmentation(crops=3).check_views("here")
 
 
