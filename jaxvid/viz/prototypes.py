@@ -26,7 +26,7 @@ def most_used(prototype: np.ndarray, rows: int) -> list[tuple[int, np.ndarray]]:
 
 
 def cut_out(video: np.ndarray, grid: tuple[int, int, int], place: int) -> np.ndarray:
-    """First frame of one tubelet and a margin as wide as itself, (3 h, 3 w, 3); grey beyond.
+    """First frame of one tubelet and a margin as wide as itself, (3 h, 3 w, 3); white beyond.
 
     Args:
       video: (B, T, H, W, 3) in [0, 1].
@@ -36,7 +36,7 @@ def cut_out(video: np.ndarray, grid: tuple[int, int, int], place: int) -> np.nda
     clip, t, row, column = np.unravel_index(place, (len(video), *grid))
     high, wide = (n // g for n, g in zip(video.shape[2:4], grid[1:]))
     frame = video[clip, t * (video.shape[1] // grid[0])]
-    frame = np.pad(frame, ((high, high), (wide, wide), (0, 0)), constant_values=0.5)
+    frame = np.pad(frame, ((high, high), (wide, wide), (0, 0)), constant_values=1.0)
     return frame[row * high : (row + 3) * high, column * wide : (column + 3) * wide]
 
 

@@ -20,7 +20,7 @@ from jaxvid.evals.api import EvalContext
 from jaxvid.evals.run import check_evals, run_evals
 from jaxvid.evals.segmentation import Segmentation, middle_frames, reduce, thumbnails, upsample
 from jaxvid.tools.make_mask_manifest import main
-from jaxvid.viz.segments import paint_segments
+from jaxvid.viz.segments import paint_segments, segments_figure
 from tests.evals.fakes import PixelMethod, make_context
 from tests.runs import smoke
 
@@ -106,6 +106,13 @@ def test_colours_of_segments():
     painted = paint_segments(image, segments, alpha=1.0)[0, 0]
     np.testing.assert_allclose(painted[0], 0.2)
     assert painted[1].max() > 0.5 and not painted[2].any()
+
+
+def test_a_row_per_clip_and_its_frames_side_by_side():
+    clip = np.zeros((8, 6, 6, 3), np.uint8), np.zeros((8, 6, 6), int), np.ones((8, 6, 6), int)
+    fig = segments_figure([clip, clip], columns=3)
+    assert [ax.get_title() for ax in fig.axes[:2]] == ["frames", "truth"]
+    assert [ax.images[0].get_array().shape for ax in fig.axes] == [(6, 3 * 8, 3)] * 6
 
 
 def test_embedded_videos_in_a_run(tmp_path):

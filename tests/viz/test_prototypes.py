@@ -25,7 +25,7 @@ def test_a_tubelet_stands_in_the_middle_of_its_neighbours():
     image = cut_out(video, (2, 2, 3), place)[..., 0]
     np.testing.assert_array_equal(image[2:4, 2:4], [[222, 223], [232, 233]])
     np.testing.assert_array_equal(image[:2, :2], [[200, 201], [210, 211]])
-    assert (image[4:] == 0.5).all()  # below the frame
+    assert (image[4:] == 1.0).all()  # below the frame
 
 
 def test_a_row_per_prototype_and_a_cell_per_tubelet():
