@@ -6,7 +6,12 @@ python -m jaxvid.main --config=configs/sigma_k400.py:dino,teacher=dino_vitbase16
     --config.data.manifest=k400.csv --workdir=runs/sigma_k400_dino
 Words after the colon: mlp (targets from an MLP on the pixels, the default), dino (from the frozen
 ViT-B in the file teacher=, family=dino, dinov2 or dinov2_reg), S, B, rho=0.9, chunk=88 (less
-memory), small (15 % of the training videos), smoke (which takes a random teacher).
+memory), small (15 % of the training videos), smoke (with a smoke run as the teacher, or a random
+one). Without a file of DINO, pretrain a teacher on the same videos and name its run:
+python -m jaxvid.main --config=configs/image_teacher.py \
+    --config.data.manifest=k400.csv --workdir=runs/teacher
+python -m jaxvid.main --config=configs/sigma_k400.py:dino,teacher=runs/teacher \
+    --config.data.manifest=k400.csv --workdir=runs/sigma_k400_dino
 Quoted from the project page (fine-tuned on SSv2, top-1): ViT-B 69.8 (MLP), 71.1 (DINO);
 ViT-S 68.7 (DINO). On Kinetics-400 itself: ViT-B 80.2, 81.6; ViT-S 79.4 (DINO).
 Weights: from scratch, the teacher's from its authors. Settings of the MLP arm as of the other one.

@@ -24,6 +24,7 @@ from jaxvid.evals.run import check_evals, due, format_table, run_evals
 from jaxvid.interop import read_weights
 from jaxvid.viz.activation import has_activations, save_activation
 from jaxvid.viz.inspection import inspect_clips, save_inspection
+from jaxvid.viz.prototypes import save_prototypes
 from jaxvid.viz.report import write_report
 
 # Below these a run is warned of: 1 = spread evenly over the sphere; all prototypes used alike.
@@ -221,12 +222,12 @@ def evaluate(run: Run, state: TrainState, evaluators: Mapping, workdir: Path, te
 
 def draws(run: Run) -> bool:
     """Whether evaluations come with pictures."""
-    known = hasattr(run.method, "inspect") or has_activations(run.method)
-    return run.config.pictures > 0 and known
+    able = any(hasattr(run.method, name) for name in ("inspect", "prototype_map"))
+    return run.config.pictures > 0 and (able or has_activations(run.method))
 
 
 def draw(run: Run, state: TrainState, workdir: Path) -> None:
-    """Pictures of some evaluation clips: masks and reconstructions, or activations."""
+    """Pictures of some clips: masks and reconstructions, tubelets of prototypes or activations."""
     masked = hasattr(run.method, "inspect")
     views = run.views if masked else eval_views(run.method)
     size = run.config.pictures
@@ -234,8 +235,9 @@ def draw(run: Run, state: TrainState, workdir: Path) -> None:
     if masked:
         shown = inspect_clips(run.method, state.params, state.extra, clips)
         save_inspection(workdir, int(state.step), shown)
-    else:
-        save_activation(workdir, run.method, state.params, state.extra, clips)
+        return
+    save = save_prototypes if hasattr(run.method, "prototype_map") else save_activation
+    save(workdir, run.method, state.params, state.extra, clips)
 
 
 def restore_or_init(run: Run, saver: Checkpointer):

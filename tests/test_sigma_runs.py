@@ -33,6 +33,24 @@ def test_without_its_teacher_nothing_starts(tmp_path):
 
 
 @pytest.mark.slow
+def test_a_teacher_pretrained_on_the_spot(tmp_path):
+    """Two commands: a masked autoencoder of frames, then SIGMA that takes its encoder."""
+    one = jax.devices()[:1]
+    config = smoke("image_teacher", steps=2)
+    assert config.data.frames == 1
+    train(config, tmp_path / "teacher", quiet=True, devices=one)
+    config = smoke("sigma_ssv2", f"dino,teacher={tmp_path}/teacher", steps=2, log_every=1)
+    assert config.method.teacher_weights == "imported"
+    train(config, tmp_path / "sigma", quiet=True, devices=one)
+    made, used = (read_model(tmp_path / run)[0] for run in ("teacher", "sigma"))
+    assert_close(
+        trees.flatten(used["extra"]["teacher"]), trees.flatten(made["params"]["encoder"]), atol=0
+    )
+    last = read_json_lines(tmp_path / "sigma" / "metrics.jsonl")[-1]
+    assert last["teacher_is_random"] == 0 and last["loss"] > 0
+
+
+@pytest.mark.slow
 def test_without_balance_it_collapses_and_says_so(tmp_path, capfd):
     figures = {}
     for iters in (10, 0):

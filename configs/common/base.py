@@ -134,9 +134,11 @@ def smoke(config: ConfigDict) -> ConfigDict:
                         ("slots", 8), ("contrast_group_size", 4), ("prototypes", 24),
                         ("head_widths", (32,)),
                         ("teacher", models.image_vit("tiny", "dino", patch=(1, 8, 8))),
-                        ("teacher_size", 32), ("teacher_weights", "random")):  # fmt: skip
+                        ("teacher_size", 32)):  # fmt: skip
         if name in config.method:
             config.method[name] = value
+    if "teacher" in config.method and not config.init_from:
+        config.method.teacher_weights = "random"
     if config.method.get("num_classes") == classes and classes:
         config.method.num_classes = config.data.num_classes
     for entry in config.optim.values():

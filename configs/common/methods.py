@@ -94,8 +94,7 @@ def sigma_arm(words: dict[str, Any], **fields: Any) -> tuple[ConfigDict, Any]:
     """``config.method`` and ``config.init_from`` of SIGMA by its config's words.
 
     Args:
-      words: "mlp" or "dino"; "teacher", the file of the latter, and "family", what it holds; in
-        a "smoke" run no file is read.
+      words: "mlp" or "dino"; "teacher", the file or run of the latter, and "family", its form.
       fields: of the method.
 
     Raises:
@@ -111,7 +110,7 @@ def sigma_arm(words: dict[str, Any], **fields: Any) -> tuple[ConfigDict, Any]:
     network = models.image_vit("B", words["family"])
     method = sigma_dino(**fields, teacher=network, teacher_size=side)
     rows = ((words["teacher"], "params/encoder/", "extra/teacher"),)
-    return method, rows if words["teacher"] and not words["smoke"] else ""
+    return method, rows if words["teacher"] else ""
 
 
 # How co-training makes pairs of clips (public code): of two clips of the same frames one changes

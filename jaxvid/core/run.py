@@ -40,8 +40,8 @@ class RunConfig:
       init_from: checkpoint path, or rows (checkpoint, source regex, target prefix).
       sharding: (regex, spec) rules for parameters and optimiser state, see ``core.sharding``.
       log_every: steps between log lines.
-      pictures: evaluation clips to draw at every evaluation, with masks and reconstructions or with
-        the activations of a convolutional network.
+      pictures: evaluation clips to draw at every evaluation: masks and reconstructions, tubelets by
+        prototype, or the activations of a convolutional network.
       max_skips: stop after so many skipped (non-finite) updates in a row.
       profile: "first:last" steps to trace for the profiler, or "".
       allow_config_change: resume although the stored config differs.

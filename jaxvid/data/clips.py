@@ -185,8 +185,13 @@ class EvalMaker(Maker):
     windows: bool = False
 
     @property
+    def count(self) -> int:
+        """Views per video."""
+        return self.clips * max(self.crops, 1)
+
+    @property
     def nbytes(self) -> int:
-        copies = dict.fromkeys(self.views, self.clips * self.crops)
+        copies = dict.fromkeys(self.views, self.count)
         return len(self.rows) * self.bytes_per_row(copies)
 
     def __call__(self, step: int) -> dict[str, np.ndarray]:
@@ -206,14 +211,13 @@ class EvalMaker(Maker):
                 bad.append((index, str(error)))
         blank = {k: np.zeros(self._shape(v), np.uint8) for k, v in self.views.items()}
         if self.windows:
-            blank["weight"] = np.ones(self.clips * self.crops, np.float32)
+            blank["weight"] = np.ones(self.count, np.float32)
         if self.texts is not None:
             blank["text"] = np.zeros_like(self.texts[0])
         return blank | _NOTHING | {"valid": np.bool_(False)}, bad
 
     def _shape(self, view: View) -> tuple[int, ...]:
-        copies = self.clips * self.crops
-        lead = () if copies == 1 else (copies,)
+        lead = () if self.count == 1 else (self.count,)
         return (*lead, view.frames, view.size, view.size, 3)
 
     def _cut(self, record: Record) -> dict[str, np.ndarray]:
@@ -224,7 +228,7 @@ class EvalMaker(Maker):
         if self.windows:
             view, total = self.views["video"], shared_length(videos)
             weight = window_weights(total, view.frames, view.stride, self.clips)
-            out["weight"] = np.repeat(weight, self.crops)
+            out["weight"] = np.repeat(weight, max(self.crops, 1))
         return out
 
 
@@ -236,7 +240,7 @@ def cut_fixed(
     crops: int,
     windows: bool = False,
 ) -> dict[str, np.ndarray]:
-    """The fixed evaluation clips of one video, by view: uint8 (clips * crops, T, H, W, 3).
+    """The fixed evaluation clips of one video, by view: uint8 (V, T, H, W, 3).
 
     Args:
       videos: what to cut from, by modality; each is read once.

@@ -163,8 +163,8 @@ def make_eval_batches(
       split: value of the manifest's ``split`` column.
       batch_size: examples per batch over all hosts.
       clips, crops: fixed clips along time and square crops along the longer side (10: centre and
-        corners, mirrored too); with 1 and 1 the centre clip without a V axis, else V = clips *
-        crops with all crops of a clip together.
+        corners, mirrored too; 0: the whole frame squeezed into the square, one view); with 1 and 1
+        the centre clip without a V axis, else V = clips * crops with all crops of a clip together.
       windows: clips are windows that overlap by half, as many as the video has but at most
         ``clips``; "weight" f32 (b, V) makes every window count once.
       seed: kept for symmetry; the batches don't depend on it.
@@ -176,8 +176,8 @@ def make_eval_batches(
       label, index and group -1.
     """
     del seed
-    if clips < 1 or crops < 1:
-        raise ConfigError(f"clips={clips}, crops={crops}: both must be at least 1")
+    if clips < 1 or crops < 0:
+        raise ConfigError(f"clips={clips}, crops={crops}: clips from 1, crops from 0")
     source = make_source(data, split)
     views = resolve_views(data, views)
     check_modalities(source, views)

@@ -37,7 +37,7 @@ def check_segments(data: DataConfig, where: str) -> None:
 
 
 def true_segments(data: DataConfig, split: str, index: np.ndarray, side: int) -> np.ndarray:
-    """Segments of the central crop of the middle clip of some videos.
+    """Segments of the middle clip of some videos, whole frames squeezed into the square.
 
     Args:
       data: data set, see :func:`check_segments`.
@@ -65,11 +65,9 @@ def _read_clip(data: DataConfig, row: Row, side: int) -> np.ndarray:
     if all(mask is None for mask in found.values()):
         raise ConfigError(f"{row.masks}: no mask for frames such as {names[ids[0]]}")
     empty = np.full((side, side), IGNORED, np.uint8)
-    cut = {i: empty if mask is None else _centre(mask, side) for i, mask in found.items()}
+    cut = {i: empty if mask is None else _squeeze(mask, side) for i, mask in found.items()}
     if all((cut[i] == IGNORED).all() for i in ids):
-        raise ConfigError(
-            f"{row.masks}: nothing to judge in the middle of frames {sorted(set(ids))}"
-        )
+        raise ConfigError(f"{row.masks}: nothing to judge in frames {sorted(set(ids))}")
     return np.stack([cut[i] for i in ids])
 
 
@@ -83,8 +81,5 @@ def _read_mask(path: Path) -> np.ndarray | None:
     return mask.astype(np.uint8)
 
 
-def _centre(mask: np.ndarray, side: int) -> np.ndarray:
-    short = min(mask.shape)
-    y, x = ((n - short) // 2 for n in mask.shape)
-    square = np.ascontiguousarray(mask[y : y + short, x : x + short])
-    return cv2.resize(square, (side, side), interpolation=cv2.INTER_NEAREST_EXACT)
+def _squeeze(mask: np.ndarray, side: int) -> np.ndarray:
+    return cv2.resize(mask, (side, side), interpolation=cv2.INTER_NEAREST_EXACT)

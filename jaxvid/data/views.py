@@ -166,8 +166,11 @@ def fixed_crops(frames: np.ndarray, size: int, count: int) -> np.ndarray:
     """``count`` square crops of frames (T, H, W, 3): (count, T, size, size, 3).
 
     They lie along the longer side and are as large as the short one. Ten crops are those of the
-    field: centre and corners with 224 of 256 pixels of the short side, then the same mirrored.
+    field: centre and corners with 224 of 256 pixels of the short side, then the same mirrored. For
+    0 it is the whole frame, squeezed into the square.
     """
+    if count == 0:
+        return resize(frames, size, size)[None]
     height, width = frames.shape[1:3]
     side = round(size / TEN_CROP_SHARE) if count == 10 else size
     scale = side / min(height, width)

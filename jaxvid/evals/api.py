@@ -194,7 +194,8 @@ class Evaluator:
       every_epochs: run after every so many epochs; 0 = after the last step only.
       weights: which weights to judge, "raw" and/or "ema".
       clips, crops: views per video that features are averaged over: clips spread over the video;
-        one crop in the centre, three along the longer side, or ten (centre and corners, mirrored).
+        one crop in the centre, three along the longer side, ten (centre and corners, mirrored), or
+        0, the whole frame squeezed into the square.
       windows: clips are windows that overlap by half, ``clips`` of them at most.
     """
 
@@ -216,10 +217,10 @@ class Evaluator:
 
     def check_views(self, where: str) -> None:
         """Raise ConfigError if this evaluator would ignore its views or read them wrongly."""
-        if self.one_view and self.views != Evaluator().views:
+        if self.one_view and self.views != (single := type(self)().views):
             raise ConfigError(
-                f"{where}: reads one clip of every video, so clips and crops must be 1 and "
-                "windows False"
+                f"{where}: reads one clip of every video, so clips must be 1, crops "
+                f"{single['crops']} and windows False"
             )
         if self.windows and self.uses_tokens:
             raise ConfigError(

@@ -1,6 +1,6 @@
 """Figures of merit on the host: accuracies, confusion, bootstrap, spread of features."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -120,6 +120,19 @@ def mean_deviation(values: Sequence[float]) -> tuple[float, float]:
     """Mean and sample standard deviation (n - 1) over seeds or draws; deviation 0 for one."""
     values = np.asarray(values, np.float64)
     return float(values.mean()), float(values.std(ddof=1)) if len(values) > 1 else 0.0
+
+
+def severe_mean(results: Mapping[str, float]) -> float:
+    """Mean column of SEVERE (Thoker et al. 2022): percent, the counting error as 100 (1 - error).
+
+    Args:
+      results: percent by experiment; under "UCF-RC" the mean counting error.
+
+    >>> round(severe_mean({"Gym99": 60.0, "UCF-RC": 0.2}), 6)
+    70.0
+    """
+    counted = [100.0 * (1.0 - v) if k == "UCF-RC" else v for k, v in results.items()]
+    return float(np.mean(counted))
 
 
 def feature_spread(pooled: Array) -> dict[str, float]:

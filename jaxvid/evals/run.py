@@ -193,7 +193,7 @@ def check_evals(
             evaluator.check_data(data, f"config.evals.{name}")
         if data is not None and evaluator.uses_tokens:
             t, h, w, width = token_grid(method, data)
-            t *= evaluator.clips * evaluator.crops
+            t *= evaluator.clips * max(evaluator.crops, 1)
             for split in (data.train_split, data.eval_split):
                 count = pipeline.describe(data, split).num_examples
                 store.check((count, t, h, w, width), f"config.evals.{name}, split '{split}'")

@@ -21,16 +21,16 @@ from jaxvid.viz.segments import segments_figure
 class Segmentation(Evaluator):
     """Clusters of the tokens of a clip, over all its frames, against its true segments.
 
-    The protocol of the field (Timetuning, Salehi et al. 2023; SIGMA, Salehi et al. 2024): features
-    are standardised and reduced to ``pca`` dimensions over the evaluated clips, upsampled
-    bilinearly to ``side`` pixels, clustered by k-means per clip. "clustering": as many clusters as
-    the clip has segments, matched one to one; "overclustering": ``over`` clusters, each given to
-    the segment that holds most of it. mIoU over the segments of a clip, background included, then
-    over clips.
+    The protocol of the field (Timetuning, Salehi et al. 2023; SIGMA, Salehi et al. 2024): the whole
+    frame is squeezed into the square that the network sees; features are standardised and reduced
+    to ``pca`` dimensions over the evaluated clips, upsampled bilinearly to ``side`` pixels,
+    clustered by k-means per clip. "clustering": as many clusters as the clip has segments, matched
+    one to one; "overclustering": ``over`` clusters, each given to the segment that holds most of
+    it. mIoU over the segments of a clip, background included, then over clips.
 
     Quoted for ViT-B at 224 pixels, clustering | overclustering on YouTube-VOS / DAVIS: VideoMAE
     34.1 / 27.2 | 49.7 / 50.9, SIGMA-MLP 35.9 / 30.2 | 57.4 / 52.9, SIGMA-DINO 36.4 / 30.6 | 60.4 /
-    56.5. There the whole frame is squeezed into the square, here its centre is cut out.
+    56.5.
 
     Attributes:
       side: resolution of clusters and truth.
@@ -43,6 +43,7 @@ class Segmentation(Evaluator):
     uses_labels: ClassVar[bool] = False
     one_view: ClassVar[bool] = True
 
+    crops: int = 0
     side: int = 56
     pca: int = 50
     over: int = 10
@@ -66,8 +67,9 @@ class Segmentation(Evaluator):
         """
         split = ctx.data.eval_split
         check_segments(ctx.data, "segmentation")
-        table = ctx.features(split, tokens=True)
-        frames = ctx.map_examples(split, partial(thumbnails, table.tokens.shape[1], self.side))
+        table = ctx.features(split, tokens=True, **self.views)
+        shrink = partial(thumbnails, table.tokens.shape[1], self.side)
+        frames = ctx.map_examples(split, shrink, **self.views)
         if not np.array_equal(frames["index"], table.index):
             raise RuntimeError(f"split '{split}': two passes read different videos")
         truth = true_segments(ctx.data, split, table.index, self.side)

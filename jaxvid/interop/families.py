@@ -158,13 +158,15 @@ METHOD_OF = {
     "videomae_finetune": "supervised",
     "adamae_pretrain": "adamae",
     "maest_pretrain": "maest",
+    "sigma_pretrain": "sigma",
     "videomae_hf_pretrain": "videomae",
     "videomae_hf_finetune": "supervised",
 }
 """The method whose parameters a family has; the others are weights to start a method from."""
 _NAMES_OF = {"tats": "videomae_pretrain", "videomae": "videomae_pretrain",
              "adamae": "adamae_pretrain", "maest": "maest_pretrain",
-             "supervised": "videomae_finetune"}  # fmt: skip
+             "supervised": "videomae_finetune", "sigma": "sigma_pretrain",
+             "sigma_dino": "sigma_pretrain"}  # fmt: skip
 # Arrays of public checkpoints that carry no weights of their own: fixed sine-cosine tables.
 FIXED_TABLES = (
     "encoder.pos_embed",

@@ -7,6 +7,18 @@ import numpy as np
 from jaxvid.interop.rules import Flat
 
 
+def backbone_of(state: Mapping[str, np.ndarray]) -> Flat:
+    """The transformer alone of a network in training, where it lies beside the heads of DINO.
+
+    >>> sorted(backbone_of({"backbone.cls_token": 1, "backbone.norm.bias": 2, "head.bias": 3}))
+    ['cls_token', 'norm.bias']
+    """
+    if "backbone.cls_token" not in state:
+        return dict(state)
+    start = "backbone."
+    return {k.removeprefix(start): v for k, v in state.items() if k.startswith(start)}
+
+
 def prepare(state: Mapping[str, np.ndarray]) -> Flat:
     """State dict of an image transformer in the form of our encoder of clips of one frame.
 

@@ -9,16 +9,18 @@ import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
+from jaxvid.interop.images import backbone_of
 from jaxvid.interop.rules import Flat, InteropError
 
-WRAPPERS = ("model", "module", "state_dict", "model_state_dict")
+WRAPPERS = ("teacher", "student", "model", "module", "state_dict", "model_state_dict")
 
 
 def read_state(path: str | Path) -> Flat:
     """Arrays by torch name of a ``.safetensors`` file or a file written by ``torch.save``.
 
-    The state dict may lie under "model", "module" or "state_dict"; a leading "module." of the
-    names is dropped. Only tensors and plain containers are unpickled.
+    The state dict may lie under one of ``WRAPPERS``, of several under the first; a leading
+    "module." of the names is dropped, and so is "backbone." in training checkpoints of DINO, whose
+    heads are left out. Only tensors and plain containers are unpickled.
 
     Raises:
       InteropError: no such file, torch isn't installed, the file is broken or holds code, or there
@@ -67,4 +69,4 @@ def _unwrap(stored: object, path: Path) -> Flat:
     if not arrays:
         keys = ", ".join(map(str, list(stored)[:5]))
         raise InteropError(f"{path}: no tensors under {WRAPPERS}; it holds {keys}")
-    return {name: np.asarray(value) for name, value in arrays.items()}
+    return backbone_of({name: np.asarray(value) for name, value in arrays.items()})

@@ -136,6 +136,13 @@ class Sigma(MaskedModel):
         }
         return loss_phi, loss_psi, figures
 
+    def prototype_map(self, params: Tree, extra: Tree, batch: Batch) -> Array:
+        """Number of the prototype nearest to the projection of every token, (B, t, h, w)."""
+        video, grid = batch["video"], self.grid(batch["video"])
+        every = jnp.tile(jnp.arange(math.prod(grid)), (len(video), 1))
+        tokens = assignment.direction(self.project(params, extra, video, every))
+        return (tokens @ params["prototypes"].T).argmax(-1).reshape(len(video), *grid)
+
     def after_update(
         self, params: Tree, extra: Tree, carry: Tree, ctx: Context
     ) -> tuple[Tree, Tree]:

@@ -24,7 +24,7 @@ class SigmaDINO(Sigma):
     The teacher sees the first frame of every tubelet; its tokens are put on the grid of the student
     and standardised per clip and channel over all tokens, hidden or not. It lies in
     ``extra/teacher`` and comes by ``init_from``, from a file of ``facebookresearch/dino`` or
-    ``dinov2``.
+    ``dinov2``, or from a run that pretrained one on the spot (``configs/image_teacher.py``).
 
     Attributes:
       teacher: form of the transformer.

@@ -2,15 +2,19 @@
 
     python -m jaxvid.tools.import_torch --checkpoint=checkpoint.pth --workdir=runs/videomae_b
 
-Knows VideoMAE (original and transformers form) and AdaMAE, pre-trained and fine-tuned, and MAE-ST,
-as ``.pth``/``.pt`` (needs PyTorch) or ``.safetensors``. Prints what became of every array and stops
-when anything is left over or missing. ``jaxvid.tools.export`` goes the other way.
+Knows VideoMAE (original and transformers form) and AdaMAE, pre-trained and fine-tuned, MAE-ST and
+SIGMA, as ``.pth``/``.pt`` (needs PyTorch) or ``.safetensors``. Prints what became of every array,
+stops when anything is left over or missing. ``jaxvid.tools.export`` goes the other way. Checkpoints
+of SIGMA-DINO hold no teacher: the run has a random one, which its config says; to go on training,
+start another run from it and from a teacher by ``init_from``.
 """
 
 import argparse
 import json
+import re
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 
 import jax
@@ -29,7 +33,10 @@ from jaxvid.interop.match import Row, format_table, match
 from jaxvid.interop.read import read_state
 from jaxvid.interop.rules import InteropError, import_state
 from jaxvid.methods import make_method
+from jaxvid.models.image_vit import image_vit_config
 from jaxvid.models.vit import SIZES
+
+_PROJECTION = r"projection/fc\d+/kernel"
 
 
 def infer_method(family: str, state: Mapping[str, np.ndarray], frames: int, heads: int = 0) -> dict:
@@ -71,11 +78,25 @@ def infer_method(family: str, state: Mapping[str, np.ndarray], frames: int, head
     if "decoder/norm/scale" in flat:
         fields["decoder_width"] = flat["decoder/norm/scale"].shape[0]
         fields["decoder_depth"] = flat["decoder/blocks/norm1/scale"].shape[0]
+    if fields["name"] == "sigma":
+        fields |= _sigma_fields(flat)
     if fields["name"] == "maest":
         t, h, w, channels = kernel.shape[:4]
         per_token = flat["decoder/head/bias"].shape[0] // (h * w * channels)
         fields["pred_frames"] = per_token * frames // t
     return fields
+
+
+def _sigma_fields(flat: Mapping[str, np.ndarray]) -> dict:
+    """What the arrays say of the arm of SIGMA: a projection of pixels, or a teacher beside it."""
+    prototypes, width = flat["prototypes"].shape
+    layers = [flat[path].shape[1] for path in sorted(flat) if re.fullmatch(_PROJECTION, path)]
+    if layers:
+        return {"prototypes": prototypes, "dim": width, "head_widths": tuple(layers[:-1])}
+    # Published teachers have heads of 64 channels.
+    teacher = image_vit_config("B", "dino", width=width, heads=max(width // 64, 1))
+    arm = {"name": "sigma_dino", "teacher": asdict(teacher), "teacher_weights": "random"}
+    return arm | {"prototypes": prototypes}
 
 
 def import_run(

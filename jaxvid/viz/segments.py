@@ -28,9 +28,9 @@ def paint_segments(image: np.ndarray, segments: np.ndarray, alpha: float = 0.6) 
 
 
 def segments_figure(
-    clips: Sequence[tuple[np.ndarray, np.ndarray, np.ndarray]], columns: int = 8
+    clips: Sequence[tuple[np.ndarray, np.ndarray, np.ndarray]], columns: int = 4
 ) -> Figure:
-    """Three strips per clip: frames, truth, clusters.
+    """A row per clip: its frames, the truth and the clusters side by side.
 
     Args:
       clips: (image uint8 (t, S, S, 3), truth (t, S, S), found (t, S, S)) each.
@@ -38,18 +38,20 @@ def segments_figure(
     """
     times = len(clips[0][0])
     picks = np.unique(np.linspace(0, times - 1, min(columns, times)).round().astype(int))
-    strips = []
-    for image, truth, found in clips:
-        strips += [image / 255.0, paint_segments(image, truth), paint_segments(image, found)]
     cell = 0.9
     with canvas.style():
-        fig = canvas.make_figure(0.6 + cell * len(picks), cell * len(strips))
-        axes = fig.subplots(len(strips), len(picks), squeeze=False)
-        for i, (row, strip) in enumerate(zip(axes, strips)):
-            for ax, pick in zip(row, picks):
-                ax.imshow(strip[pick], interpolation="nearest")
+        fig = canvas.make_figure(0.6 + 3 * cell * len(picks), 0.3 + cell * len(clips))
+        axes = fig.subplots(len(clips), 3, squeeze=False)
+        for ax, title in zip(axes[0], ("frames", "truth", "clusters, matched one to one")):
+            ax.set_title(title)
+        for i, (image, truth, found) in enumerate(clips):
+            strips = image / 255.0, paint_segments(image, truth), paint_segments(image, found)
+            for ax, strip in zip(axes[i], strips):
+                gap = ((0, 0), (0, 0), (1, 1), (0, 0))
+                frames = np.pad(strip[picks], gap, constant_values=1.0)
+                ax.imshow(np.concatenate(list(frames), axis=1), interpolation="nearest")
                 ax.set_xticks([])
                 ax.set_yticks([])
                 ax.spines[:].set_visible(False)
-            row[0].set_ylabel((f"clip {i // 3}", "truth", "clusters")[i % 3])
+            axes[i][0].set_ylabel(f"clip {i}")
     return fig

@@ -75,6 +75,14 @@ def test_three_crops_run_along_the_longer_side():
     assert centre[0, 0, 0, 0, 0] == 12
 
 
+def test_no_crop_is_the_whole_frame_in_a_square():
+    whole = fixed_crops(coordinates(16, 40), 8, 0)
+    assert whole.shape == (1, 2, 8, 8, 3)
+    # Cells of 2 x 5 pixels: the mean row of the first is 0.5, the mean column 2.
+    np.testing.assert_array_equal(whole[0, 0, 0, :, 0], 5 * np.arange(8) + 2)
+    np.testing.assert_allclose(whole[0, 0, :, 0, 1], 2 * np.arange(8) + 0.5, atol=0.5)
+
+
 def test_ten_crops_are_centre_and_corners_and_their_mirror_images():
     frames = coordinates(16, 24)  # short side 16 = 14 / 0.875
     crops = fixed_crops(frames, 14, 10)

@@ -1,5 +1,8 @@
 """Clusters against segments: matching and mIoU by hand, k-means on what is plain to see."""
 
+import itertools
+from operator import itemgetter
+
 import numpy as np
 import pytest
 
@@ -56,6 +59,58 @@ def test_assignment_takes_the_largest_sum_not_the_largest_first():
     shared = np.array([[9, 8], [8, 0]])
     assert match_one_to_one(shared).tolist() == [1, 0]
     assert match_by_precision(shared).tolist() == [0, 0]
+
+
+def label_maps(seed, clusters, segments):
+    """Random clusters of 60 pixels that follow the segments a little; some have no background."""
+    rng = np.random.default_rng(seed)
+    truth = rng.integers(seed % 2, segments, 60)
+    noise = rng.integers(0, clusters, 60)
+    return np.where(rng.random(60) < 0.5, truth % clusters, noise), truth
+
+
+def iou(first, second):
+    return (first & second).sum() / (first | second).sum()
+
+
+def score(called, truth):
+    """Mean IoU over the segments that are there, in percent, pixel by pixel."""
+    return 100 * np.mean([iou(called == s, truth == s) for s in np.unique(truth)])
+
+
+@pytest.mark.parametrize("clusters, segments", [(2, 4), (4, 4), (5, 3)])
+@pytest.mark.parametrize("seed", range(6))
+def test_hungarian_matching_equals_all_permutations(seed, clusters, segments):
+    """Clusters and segments in equal number or not, as in the public code: a cluster has one
+    segment or none (background), and the pairs are those of the largest sum of IoU."""
+    label, truth = label_maps(seed, clusters, segments)
+    found, names = np.unique(label), np.unique(truth)
+    slots = [*names, *[None] * len(found)]  # None = no segment
+    best = (-1.0, None)
+    for choice in set(itertools.permutations(slots, len(found))):
+        pairs = [(c, s) for c, s in zip(found, choice) if s is not None]
+        best = max(
+            best, (sum(iou(label == c, truth == s) for c, s in pairs), pairs), key=itemgetter(0)
+        )
+    called = np.zeros_like(truth)
+    for c, s in best[1]:
+        called[label == c] = s
+    shared = overlap(label, truth)
+    assert mean_iou(shared, match_one_to_one(shared)) == pytest.approx(
+        score(called, truth), abs=1e-6
+    )
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_many_to_one_matching_equals_greedy_precision(seed):
+    label, truth = label_maps(seed, 10, 4)
+    called = np.zeros_like(truth)
+    for c in np.unique(label):
+        held = [((label == c) & (truth == s)).sum() / (label == c).sum() for s in range(4)]
+        called[label == c] = held.index(max(held))
+    shared = overlap(label, truth)
+    expected = score(called, truth)
+    assert mean_iou(shared, match_by_precision(shared)) == pytest.approx(expected, abs=1e-6)
 
 
 def test_segments_that_are_not_there_count_for_nothing():

@@ -82,3 +82,23 @@ def test_effective_rank_counts_equal_directions():
 def test_accuracy_of_nothing_is_an_error():
     with pytest.raises(ValueError, match="no examples"):
         metrics.accuracy(np.zeros(0))
+
+
+SEVERE = ("Gym99", "UCF", "Gym", "FX-S1", "UB-S1", "UCF-RC", "Charades")
+
+
+@pytest.mark.parametrize(
+    "mean, row",
+    [
+        (67.1, (90.3, 86.0, 35.0, 64.8, 87.5, 0.169, 23.3)),
+        (63.1, (88.6, 81.2, 33.6, 51.0, 85.2, 0.178, 20.1)),
+        (59.1, (86.5, 75.1, 27.0, 41.0, 84.4, 0.181, 17.9)),
+        (64.3, (89.7, 84.1, 28.0, 55.1, 79.9, 0.169, 23.3, 70.9)),
+        (61.5, (87.4, 80.2, 26.8, 46.0, 79.7, 0.178, 20.1, 69.8)),
+        (57.4, (86.6, 74.6, 25.9, 42.8, 65.3, 0.172, 12.6, 68.6)),
+    ],
+)
+def test_mean_column_of_severe(mean, row):
+    """Published rows of SIGMA-DINO, SIGMA-MLP and MGM without, then with SSv2 (there VideoMAE)."""
+    found = metrics.severe_mean(dict(zip((*SEVERE, "SSv2"), row)))
+    assert found == pytest.approx(mean, abs=0.051)

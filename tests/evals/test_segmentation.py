@@ -20,16 +20,16 @@ from jaxvid.evals.api import EvalContext
 from jaxvid.evals.run import check_evals, run_evals
 from jaxvid.evals.segmentation import Segmentation, middle_frames, reduce, thumbnails, upsample
 from jaxvid.tools.make_mask_manifest import main
-from jaxvid.viz.segments import paint_segments
+from jaxvid.viz.segments import paint_segments, segments_figure
 from tests.evals.fakes import PixelMethod, make_context
 from tests.runs import smoke
 
 
 class SquareMethod(PixelMethod):
-    """Tokens are the pixels of clips of two frames of 6 x 6."""
+    """Tokens are the pixels of clips of two frames."""
 
     def views(self):
-        return {"video": View(frames=2, stride=2, size=6)}
+        return {"video": View(frames=2, stride=2)}
 
 
 def halves(frames=4, side=8):
@@ -108,6 +108,13 @@ def test_colours_of_segments():
     assert painted[1].max() > 0.5 and not painted[2].any()
 
 
+def test_a_row_per_clip_and_its_frames_side_by_side():
+    clip = np.zeros((8, 6, 6, 3), np.uint8), np.zeros((8, 6, 6), int), np.ones((8, 6, 6), int)
+    fig = segments_figure([clip, clip], columns=3)
+    assert [ax.get_title() for ax in fig.axes[:2]] == ["frames", "truth"]
+    assert [ax.images[0].get_array().shape for ax in fig.axes] == [(6, 3 * 8, 3)] * 6
+
+
 def test_embedded_videos_in_a_run(tmp_path):
     run = Run(smoke("videomae_ssv2"), jax.devices()[:1])
     state = run.fresh_state()
@@ -120,6 +127,18 @@ def test_embedded_videos_in_a_run(tmp_path):
         assert 0 < row["metrics"][name] <= 100
     assert row["metrics"]["pixels_over"] > row["metrics"]["background"]
     assert (tmp_path / "figures" / "segmentation.png").stat().st_size > 1000
+
+
+@pytest.mark.slow
+def test_a_convolutional_network_in_a_run():
+    """Few tokens in time and space are spread over the frames like any others."""
+    run = Run(smoke("speed_ucf101"), jax.devices()[:1])
+    state = run.fresh_state()
+    ctx = EvalContext(run.method, state.params, state.extra, run.data, run.mesh, batch_size=8)
+    found = Segmentation(side=12, shown=1, over=4).run(ctx)
+    assert len(found.per_example["index"]) == 16
+    assert 0 < found.metrics["miou"] <= 100 and 0 < found.metrics["miou_over"] <= 100
+    assert "segmentation" in found.pictures
 
 
 @pytest.fixture
@@ -149,20 +168,34 @@ def frames_data(root, **fields):
     return DataConfig(source="frames", manifest=str(out), train_split="val", **form)
 
 
-def test_masks_of_a_folder_follow_the_frames_and_the_crop(davis):
+def test_masks_of_a_folder_follow_the_frames(davis):
     data = frames_data(davis)
     check_segments(data, "here")
     segments = true_segments(data, "val", np.array([1, 0]), 6)
     assert segments.shape == (2, 2, 6, 6)
-    # The square leaves four columns out on either side; object t + 1 is in frame t.
+    # Rows 1 3 5 7 9 11 and columns 1 5 8 11 15 18 of 12 x 20 pixels; object t + 1 is in frame t.
     ids = fixed_ids(data.plan, 6, 2, 2)[0]
-    want = np.zeros((12, 12), np.uint8)
-    want[4:8, 4:8], want[0] = 1, 255
     for t, number in enumerate(ids + 1):
-        expected = np.where(want == 1, number, want)[1::2, 1::2]
-        got = segments[0, t]
-        assert set(np.unique(got)) <= {0, number, 255}
-        np.testing.assert_array_equal(got[1:], expected[1:])
+        expected = np.zeros((6, 6), np.uint8)
+        expected[2:4, 2:4] = number
+        np.testing.assert_array_equal(segments[0, t], expected)
+
+
+def test_the_whole_frame_is_seen_and_judged(davis):
+    """An object at the edge of a wide frame, which a square in the centre would cut off."""
+    for name in ("bear", "cow"):
+        for t in range(6):
+            mask = np.zeros((32, 64), np.uint8)
+            mask[:, :16] = 1
+            Image.fromarray(mask, "L").save(davis / f"Annotations/480p/{name}/{t:05}.png")
+            grey = np.repeat(255 * mask[..., None], 3, axis=-1)
+            cv2.imwrite(str(davis / f"JPEGImages/480p/{name}/{t:05}.jpg"), grey)
+    ctx = make_context(SquareMethod(), 2, jax.devices()[:1])
+    ctx = dataclasses.replace(ctx, data=frames_data(davis, size=8))
+    found = Segmentation(side=8, shown=0).run(ctx)
+    assert found.metrics["segments"] == 2.0
+    assert found.metrics["miou"] == found.metrics["miou_over"] == 100.0
+    assert found.metrics["background"] == pytest.approx(100 * 0.75 / 2)
 
 
 @pytest.mark.parametrize("batch_size", [2, 4])
@@ -208,6 +241,12 @@ def test_data_without_segments_is_refused_at_the_start(davis, tmp_path):
         (tmp_path / "plain.csv").write_text("path,split\nbear,val\n")
         with pytest.raises(ConfigError, match=message):
             check_evals({"segmentation": {}}, method, False, data)
+
+
+def test_views_are_those_of_the_protocol():
+    Segmentation().check_views("here")
+    with pytest.raises(ConfigError, match=r"here: reads one clip .* crops 0"):
+        Segmentation(crops=3).check_views("here")
 
 
 @pytest.mark.parametrize("field", [{"side": 0}, {"over": 0}, {"pca": -1}, {"shown": -1}])

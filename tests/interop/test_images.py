@@ -1,5 +1,6 @@
 """Image transformers: made-up state dicts in torch layout against a forward pass in numpy."""
 
+import argparse
 import math
 
 import jax
@@ -108,6 +109,34 @@ def test_a_teacher_from_a_file_computes_what_the_public_network_does(version, re
     np.testing.assert_allclose(
         np.asarray(found)[0].reshape(-1, WIDTH), reference(state, image), atol=2e-4
     )
+
+
+@pytest.mark.parametrize("wrapped", [False, True], ids=["bare", "DistributedDataParallel"])
+def test_of_a_training_checkpoint_the_teacher_is_read(wrapped, tmp_path):
+    """As the public code of DINO writes it: networks with heads, optimiser, loss, arguments."""
+    torch = pytest.importorskip("torch")
+
+    def network(state, prefix):
+        head = {"head.mlp.0.weight": np.ones((5, WIDTH)), "head.last_layer.weight_g": np.ones(5)}
+        named = {f"backbone.{name}": value for name, value in state.items()} | head
+        return {f"{prefix}{name}": torch.from_numpy(value) for name, value in named.items()}
+
+    teacher = make_state(1)
+    student = {name: value + 1.0 for name, value in teacher.items()}
+    stored = {
+        "student": network(student, "module."), "epoch": 3, "optimizer": {"state": {}},
+        "teacher": network(teacher, "module." if wrapped else ""),
+        "dino_loss": {"center": torch.zeros(1, 5)}, "args": argparse.Namespace(arch="vit_small"),
+    }  # fmt: skip
+    torch.save(stored, tmp_path / "checkpoint.pth")
+    save_file(teacher, tmp_path / "backbone.safetensors")
+    found, expected = (
+        trees.flatten(read_checkpoint(tmp_path / name)[0]["params"])
+        for name in ("checkpoint.pth", "backbone.safetensors")
+    )
+    assert found.keys() == expected.keys()
+    for path, value in expected.items():
+        np.testing.assert_array_equal(found[path], value, err_msg=path)
 
 
 def test_what_the_network_does_not_know_is_refused(tmp_path):

@@ -20,6 +20,7 @@ from jaxvid.interop.rules import InteropError, Rule, export_state, import_state
 from jaxvid.methods import make_method
 from jaxvid.tools import export
 from jaxvid.tools.import_torch import import_run, main
+from tests.golden_fixture import Fixture, golden_dir
 
 DATA = DataConfig(frames=8, size=32)
 ENCODER = {"width": 48, "depth": 3, "heads": 3, "patch": (2, 8, 8)}
@@ -31,6 +32,8 @@ def fields_of(family):
     name = METHOD_OF[family]
     encoder = SEPARABLE if name == "maest" else ENCODER
     more = {"num_classes": 7} if name == "supervised" else DECODER
+    if name == "sigma":
+        more = more | {"prototypes": 6, "dim": 8, "head_widths": (16,)}
     return {
         "name": name,
         "encoder": encoder,
@@ -112,6 +115,36 @@ def test_every_family_makes_the_round_trip_through_a_run(family, tmp_path):
     assert before.keys() == after.keys()
     for name, value in before.items():
         np.testing.assert_array_equal(after[name], value, err_msg=name)
+
+
+@pytest.mark.parametrize("arm", ["mlp", pytest.param("dino", marks=pytest.mark.slow)])
+def test_a_checkpoint_of_sigma_becomes_a_run(arm, tmp_path):
+    """Names and sizes of the public code; that of the DINO arm holds no teacher."""
+    file = golden_dir() / f"sigma_pretrain_{arm}_tiny.npz"
+    if not file.is_file():
+        pytest.skip("needs the golden fixtures of SIGMA (JAXVID_GOLDEN)")
+    fixture = Fixture(file)
+    state, c = fixture.group("param"), fixture.config
+    torch_file = saved(tmp_path, state)
+    clip = fixture.arrays["in/video"].shape
+    data = DataConfig(frames=clip[2], size=clip[-1])
+    config, rows = import_run(torch_file, tmp_path / "run", data, heads=c["encoder_num_heads"])
+    assert {row.status for row in rows} == {"matched"}
+    assert config.method.name == {"mlp": "sigma", "dino": "sigma_dino"}[arm]
+    assert config.method.prototypes == c["num_prototypes"]
+    _, params, extra, _, _ = load_run(tmp_path / "run")
+    back = to_torch_state(trees.flatten(params), "sigma_pretrain")
+    assert back.keys() == state.keys()
+    for name, value in state.items():
+        np.testing.assert_array_equal(back[name], value, err_msg=name)
+    if arm == "mlp":
+        assert (config.method.dim, tuple(config.method.head_widths)) == (
+            c["feature_dim"],
+            tuple(c["head_widths"]),
+        )
+    else:
+        assert config.method.teacher_weights == "random"
+        assert extra["teacher"]["norm"]["scale"].shape == (c["feature_dim"],)
 
 
 def test_pretrained_encoder_starts_a_classifier(tmp_path):
