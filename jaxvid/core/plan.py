@@ -5,6 +5,7 @@ otherwise for the devices at hand. ``jaxvid.tools.plan_table`` does so for many 
 and batches, and looks for the largest batch that fits.
 """
 
+import os
 from collections import Counter
 from dataclasses import dataclass, field
 
@@ -63,12 +64,15 @@ def topology_devices(name: str) -> list[jax.Device]:
     """
     from jax.experimental import topologies
 
+    # No TPU is touched: libtpu need not ask for this machine's nor keep others from planning.
+    for name_of_flag in ("TPU_SKIP_MDS_QUERY", "ALLOW_MULTIPLE_LIBTPU_LOAD"):
+        os.environ.setdefault(name_of_flag, "1")
     try:
         return list(topologies.get_topology_desc(platform="tpu", topology_name=name).devices)
     except (RuntimeError, ValueError, NotImplementedError) as error:
         raise ConfigError(
-            f"--topology={name}: {str(error).splitlines()[0]} (install jaxvid[tpu] and set "
-            "TPU_SKIP_MDS_QUERY=1; names look like v5e:4x4, v6e:16x16, v5p:4x4x4)"
+            f"--topology={name}: {str(error).splitlines()[0]} (install jaxvid[tpu]; "
+            "names look like v5e:4x4, v6e:16x16, v5p:4x4x4)"
         ) from error
 
 
