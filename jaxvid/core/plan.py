@@ -32,10 +32,11 @@ class Plan:
       state: bytes of parameters, optimiser state and what else a run keeps, as sharded.
       needed: bytes of arguments, temporaries and program; None if the compiler gave up.
       problem: why the step doesn't fit; "" if it does, or if that can't be known.
-      accessed: bytes that the program reads and writes; bodies of loops are counted once.
+      accessed: bytes that the program's operations read and write by the compiler's analysis, which
+        also counts what stays on the chip, and the bodies of loops once.
       collectives: ``{kind: (times per step, bytes of the results per step)}``.
-      bounds: seconds that a step takes at least by "compute", "memory" and "network", where the
-        figures of the device are known.
+      bounds: seconds of "compute" (model FLOPs at the peak), "memory" (``accessed`` at full
+        bandwidth) and "network" (collectives by rings over all links), where these are known.
     """
 
     devices: str
@@ -51,7 +52,7 @@ class Plan:
 
     @property
     def mfu(self) -> float | None:
-        """Model FLOPs utilisation if the step took its largest bound."""
+        """Model FLOPs utilisation of a step that takes as long as its largest bound."""
         longest = max(self.bounds.values(), default=0.0)
         return self.bounds["compute"] / longest if longest else None
 
@@ -164,7 +165,7 @@ def print_plan(config, topology: str | None = None) -> None:
         }
     if plan.bounds:
         parts = ", ".join(f"{1e3 * s:.2f} ms {name}" for name, s in plan.bounds.items())
-        rows["a step takes"] = f"at least {parts}; MFU at most {plan.mfu:.0%}"
+        rows["roofline"] = f"{parts}; MFU {plan.mfu:.0%} at the largest of them"
     if plan.problem:
         rows["does not fit"] = plan.problem
         rows |= {f"try {i}": text for i, text in enumerate(suggestions(run, plan), 1)}

@@ -26,7 +26,7 @@ from jaxvid.model import change, read_config
 
 HEADER = (
     "| config | machine | batch | state | needed | of | collectives | compute | memory | network "
-    "| MFU at most |\n|---|---|---|---|---|---|---|---|---|---|---|"
+    "| MFU |\n|---|---|---|---|---|---|---|---|---|---|---|"
 )
 
 
