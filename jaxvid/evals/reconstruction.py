@@ -81,7 +81,6 @@ class Reconstruction(Evaluator):
             choose(pattern, PATTERNS, "reconstruction.patterns")
         if not self.patterns or not 0 < self.rho < 1:
             raise ConfigError(f"reconstruction: needs a pattern and 0 < rho < 1, got {self}")
-        self.check_views("reconstruction")
 
     def run(self, ctx: EvalContext) -> EvalResult:
         losses = partial(
