@@ -158,7 +158,8 @@ def read_model(path: str | Path, step: int | None = None) -> tuple[dict, dict, i
     except ImportError as error:  # the library of buckets
         raise CheckpointError(f"{path} can't be read: {error}") from error
     if not there:
-        raise CheckpointError(f"{path}: no checkpoints here (looked for {folder})")
+        why = f"looked for {folder}" if absolute(path).exists() else "no such file or folder"
+        raise CheckpointError(f"{path}: no checkpoints here ({why})")
     with ocp.CheckpointManager(folder) as manager:
         step = named if step is None else step
         step = manager.latest_step() if step is None else step

@@ -143,7 +143,7 @@ def make_schedule(config: OptimConfig, run: RunInfo) -> Schedule:
     if run.total_steps < warm:
         raise ConfigError(
             f"optim: the warm-up takes {warm} steps, the run only {run.total_steps}; "
-            "lower warmup_epochs or warmup_steps"
+            "lower config.optim.NAME.warmup_epochs or .warmup_steps (NAME is mostly 'default')"
         )
 
     def schedule(step):

@@ -54,6 +54,11 @@ def prototypes_figure(
     used, cell = most_used(prototype, rows), 0.8
     with canvas.style():
         fig = canvas.make_figure(1.3 + cell * columns, cell * len(used))
+        fig.suptitle(
+            "The most used prototypes, a row each: tubelets assigned to it (framed) in their "
+            "surroundings, first frame; white lies beyond the picture",
+            fontsize=9,
+        )
         axes = fig.subplots(len(used), columns, squeeze=False)
         for row, (name, places) in zip(axes, used):
             spread = np.linspace(0, len(places) - 1, min(columns, len(places))).round().astype(int)
