@@ -127,7 +127,8 @@ def figure(
                 bar = {"yerr": deviation, "capsize": 3, "ms": 5, "fmt": "o", "lw": 1.2}
                 ax.errorbar(x, mean, color=hues[name], label=name, **bar)
             if chance is not None:
-                ax.axhline(chance, color=canvas.INK, lw=0.8, ls=(0, (4, 3)), alpha=0.7)
+                line = {"lw": 0.8, "ls": (0, (4, 3)), "alpha": 0.7, "label": "chance"}
+                ax.axhline(chance, color=canvas.INK, **line)
             ax.set_xlim(left=0)
             ax.set_xlabel(label)
             canvas.tidy(ax)
@@ -166,7 +167,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     }
     print(f"{jax.devices()[0].device_kind}, {args.rounds} rounds\n{table(points, args.metric)}")
     first = next(iter(groups.values()))[0]
-    chance = next(iter(first.latest().values()))["metrics"].get("chance")
+    judged = next(row for (name, _), row in first.latest().items() if name == args.eval)
+    chance = judged["metrics"].get("chance")
     title = args.group_by.replace("method.", "").replace(",", ", ")
     canvas.save_png(figure(points, args.metric, chance, title), Path(args.out), dpi=160)
     print(f"written: {args.out}")
