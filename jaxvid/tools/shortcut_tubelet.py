@@ -70,7 +70,9 @@ def draw_still(rng: np.random.Generator, count: int) -> np.ndarray:
 
 def draw_squares(rng: np.random.Generator, count: int) -> tuple[np.ndarray, np.ndarray]:
     """Still clips with a square that moves one pixel per frame, and its direction (count,) int."""
-    clips, label = draw_still(rng, count), rng.integers(DIRECTIONS, size=count)
+    clips = draw_still(rng, count)
+    # As many of each: least squares would lean towards the directions that there are more of.
+    label = rng.permutation(np.arange(count) % DIRECTIONS)
     for clip, number in zip(clips, label):
         angle = 2 * np.pi * number / DIRECTIONS
         path = np.arange(FRAMES)[:, None] * np.array([np.sin(angle), np.cos(angle)])
