@@ -121,8 +121,6 @@ def test_every_family_makes_the_round_trip_through_a_run(family, tmp_path):
 def test_a_checkpoint_of_sigma_becomes_a_run(arm, tmp_path):
     """Names and sizes of the public code; that of the DINO arm holds no teacher."""
     file = golden_dir() / f"sigma_pretrain_{arm}_tiny.npz"
-    if not file.is_file():
-        pytest.skip("needs the golden fixtures of SIGMA (JAXVID_GOLDEN)")
     fixture = Fixture(file)
     state, c = fixture.group("param"), fixture.config
     torch_file = saved(tmp_path, state)
