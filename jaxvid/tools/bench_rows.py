@@ -75,7 +75,8 @@ def make_row(task: Task, row: str) -> tuple[Steps, Callable[[], dict]]:
     """Takes so many steps and gives the last loss; and what a row knows of itself.
 
     The latter: "flops" of a step by the model (attention as two products, nothing computed twice),
-    "peak" FLOP/s of the device, "device_mib" in use at most; None where not known.
+    "peak" FLOP/s of the device, "device_mib" in use at most, None where not known; "parts", MiB of
+    "parameters", "optimiser" (and whatever else a run keeps) and "temporaries".
     """
     framework, fields = parse_row(row)
     task = replace(task, **{name: fields.pop(name) for name in OWN if name in fields})
@@ -119,10 +120,17 @@ def make_jax_row(task: Task, config) -> tuple[Steps, Callable[[], dict]]:
     """The engine's own train step, with every objective on, on one random uint8 batch."""
     from jaxvid.core.hardware import peak_flops
     from jaxvid.core.sharding import place_batch
+    from jaxvid.core.trees import num_bytes
 
     device = jax.devices()[0]
     run = timed_run(config)
     step, state = run.compile_step(run.variant(run.info.total_steps - 1)), run.fresh_state()
+    parts = {
+        "parameters": num_bytes(state.params),
+        "optimiser": num_bytes((state.opt, state.extra)),
+        "temporaries": step.memory_analysis().temp_size_in_bytes,
+    }
+    parts = {name: size / 2**20 for name, size in parts.items()}
     batch = place_batch(random_batch(run), run.mesh, task.batch)
     flops = model_flops(config)
 
@@ -134,7 +142,8 @@ def make_jax_row(task: Task, config) -> tuple[Steps, Callable[[], dict]]:
 
     def facts() -> dict:
         used = (device.memory_stats() or {}).get("peak_bytes_in_use")
-        return {"flops": flops, "peak": peak_flops(device), "device_mib": used and used / 2**20}
+        used = used and used / 2**20
+        return {"flops": flops, "peak": peak_flops(device), "device_mib": used, "parts": parts}
 
     return call, facts
 

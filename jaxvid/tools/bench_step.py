@@ -1,7 +1,8 @@
 """Time the real train step beside PyTorch, some steps in turn, on the same cores or card.
 
 Rows are separate processes that take turns, so a busy machine slows all of them alike. On a CPU
-what is compared is CPU seconds per step, on a GPU seconds; both are paired by round.
+what is compared is CPU seconds per step, on a GPU seconds; both are paired by round. Peak memory
+is that of a process which finds its programs compiled, as every start of a run but the first does.
 
     python -m jaxvid.tools.bench_step --rows jax torch torch:fused=1 torch:bf16=1
     python -m jaxvid.tools.bench_step --sweep                     # rho 0 .. 0.95
@@ -23,8 +24,9 @@ import resource
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import astuple
 
@@ -50,15 +52,34 @@ def serve(task: Task, row: str) -> None:
 def measure(task: Task, rows: Sequence[str], rounds: int, warm: int = 2) -> dict[str, list[dict]]:
     """Costs of ``rounds`` turns of every row, taken in turn after ``warm`` unmeasured ones."""
     command = [sys.executable, "-m", "jaxvid.tools.bench_step", "--worker"]
-    # Several processes share a card, so none may take its whole memory.
-    env = os.environ | {"XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
-    workers = {
-        row: subprocess.Popen(
-            [*command, json.dumps([*astuple(task), row])],
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=env,
-        )
-        for row in rows
-    }  # fmt: skip
+    commands = {row: [*command, json.dumps([*astuple(task), row])] for row in rows}
+    with tempfile.TemporaryDirectory() as cache:
+        env = os.environ | {
+            "XLA_PYTHON_CLIENT_PREALLOCATE": "false",  # several processes share a card
+            "JAX_COMPILATION_CACHE_DIR": cache,
+            "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+        }
+        if task.device == "cpu":  # without turns a worker compiles and ends
+            for row in rows:
+                subprocess.run(commands[row], stdin=subprocess.DEVNULL, env=env, check=True)
+        workers = {
+            row: subprocess.Popen(
+                commands[row], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=env
+            )
+            for row in rows
+        }
+        return take_turns(workers, rounds, warm)
+
+
+def take_turns(
+    workers: Mapping[str, subprocess.Popen], rounds: int, warm: int
+) -> dict[str, list[dict]]:
+    """What :func:`serve` says in each of ``rounds`` turns after ``warm`` others; ends the workers.
+
+    Raises:
+      SystemExit: a worker has ended.
+    """
+    rows = list(workers)
     costs: dict[str, list[dict]] = {row: [] for row in rows}
     try:
         for number in range(warm + rounds):
@@ -115,6 +136,23 @@ def report(costs: dict[str, list[dict]], against: str, by: str = "cpu") -> str:
     return "\n".join(lines)
 
 
+def report_memory(costs: Mapping[str, list[dict]]) -> str:
+    """Table: what the peak memory of every row's process consists of, MiB; "-" is not known.
+
+    "other" is what is left: interpreter, libraries, programs, batch, and what isn't known.
+    """
+    width = max(map(len, costs))
+    names = ("parameters", "optimiser", "temporaries")
+    lines = [f"{'peak MiB of':{width}}  {'  '.join(f'{n:>11}' for n in (*names, 'other', 'all'))}"]
+    for row, steps in costs.items():
+        peak, parts = max(s["mib"] for s in steps), steps[0].get("parts", {})
+        cells = [parts.get(name) for name in names]
+        cells += [peak - sum(cell or 0 for cell in cells), peak]
+        texts = (f"{'-' if cell is None else format(cell, '.0f'):>11}" for cell in cells)
+        lines.append(f"{row:{width}}  {'  '.join(texts)}")
+    return "\n".join(lines)
+
+
 def main(argv: Sequence[str] | None = None) -> None:
     """Command line."""
     parser = argparse.ArgumentParser(
@@ -152,6 +190,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     place = "" if gpu else f", {args.cores} core(s)"
     print(f"{task}, {args.rounds} rounds{place}")
     print(report(costs, against, "wall" if gpu else "cpu"))
+    if not gpu:
+        print(report_memory(costs))
     if args.json:
         with open(args.json, "w") as file:
             json.dump(costs, file)

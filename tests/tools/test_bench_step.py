@@ -10,7 +10,7 @@ from jaxvid.tools.bench_rows import (
     random_batch,
     timed_run,
 )
-from jaxvid.tools.bench_step import measure, paired_ratio, report
+from jaxvid.tools.bench_step import measure, paired_ratio, report, report_memory
 
 
 def test_rows():
@@ -64,6 +64,15 @@ def test_report_names_every_row():
     assert by_wall[1].split()[6] == "1.000"
 
 
+def test_memory_is_split():
+    parts = {"parameters": 10.0, "optimiser": 20.0, "temporaries": 40.0}
+    costs = {"jax": [{"mib": 90.0, "parts": parts}, {"mib": 100.0, "parts": parts}],
+             "torch": [{"mib": 50.0}]}  # fmt: skip
+    lines = report_memory(costs).splitlines()
+    assert lines[1].split() == ["jax", "10", "20", "40", "30", "100"]
+    assert lines[2].split() == ["torch", "-", "-", "-", "50", "50"]
+
+
 def test_small_run_of_two_methods():
     task = Task("tiny", (4, 16, 16), batch=2, rho=0.75)
     rows = ["jax:decoder_depth=1", "jax:name=tats,decoder_depth=1"]
@@ -73,3 +82,6 @@ def test_small_run_of_two_methods():
         assert all(0 < step["loss"] < 3 for step in costs[row])
         # The second step starts from the updated weights.
         assert costs[row][0]["loss"] != costs[row][1]["loss"]
+        parts = costs[row][0]["parts"]
+        assert parts["optimiser"] == pytest.approx(2 * parts["parameters"], rel=0.02)  # Adam's
+        assert 0 < parts["temporaries"] < costs[row][0]["mib"]
