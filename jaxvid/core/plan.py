@@ -32,8 +32,10 @@ class Plan:
       state: bytes of parameters, optimiser state and what else a run keeps, as sharded.
       needed: bytes of arguments, temporaries and program; None if the compiler gave up.
       problem: why the step doesn't fit; "" if it does, or if that can't be known.
-      accessed: bytes that the program's operations read and write by the compiler's analysis, which
-        also counts what stays on the chip, and the bodies of loops once.
+      compiled_flops: by the compiler's analysis, which counts the bodies of loops once; without
+        ``method.scan`` the layers are no loop.
+      accessed: bytes that the program's operations read and write by the same analysis, which also
+        counts what stays on the chip.
       collectives: ``{kind: (times per step, bytes of the results per step)}``.
       bounds: seconds of "compute" (model FLOPs at the peak), "memory" (``accessed`` at full
         bandwidth) and "network" (collectives by rings over all links), where these are known.
@@ -46,6 +48,7 @@ class Plan:
     state: int
     needed: int | None = None
     problem: str = ""
+    compiled_flops: float = 0.0
     accessed: float = 0.0
     collectives: dict[str, tuple[int, int]] = field(default_factory=dict)
     bounds: dict[str, float] = field(default_factory=dict)
@@ -107,7 +110,8 @@ def make_plan(run: Run) -> Plan:
     problem = ""
     if chip and needed > chip.memory:
         problem = f"needs {human(needed, 'B', 1024)} of {human(chip.memory, 'B', 1024)}"
-    accessed = compiled.cost_analysis().get("bytes accessed", 0.0)
+    cost = compiled.cost_analysis()
+    accessed = cost.get("bytes accessed", 0.0)
     times, sizes, moved = Counter(), Counter(), 0.0
     for one in find_collectives(compiled.as_text()):
         times[one.kind] += one.times
@@ -118,8 +122,9 @@ def make_plan(run: Run) -> Plan:
         bounds = {"compute": flops / chip.flops, "memory": accessed / chip.bandwidth}
         bounds |= {"network": moved / chip.links} if chip.links else {}
     return Plan(
-        **known, needed=needed, problem=problem, accessed=accessed, bounds=bounds,
-        collectives={kind: (times[kind], sizes[kind]) for kind in times},
+        **known, needed=needed, problem=problem, compiled_flops=cost.get("flops", 0.0),
+        accessed=accessed, collectives={kind: (times[kind], sizes[kind]) for kind in times},
+        bounds=bounds,
     )  # fmt: skip
 
 
@@ -157,6 +162,8 @@ def print_plan(config, topology: str | None = None) -> None:
     if plan.needed is not None:
         rows |= {
             "memory/device": human(plan.needed, "B", 1024) + room,
+            "FLOPs/device": f"{human(plan.flops, 'FLOP')} by the model, "
+            f"{human(plan.compiled_flops, 'FLOP')} by the compiler, loops counted once",
             "bytes accessed": f"{human(plan.accessed, 'B')} per device, loops counted once",
             "collectives": ", ".join(
                 f"{n} {kind} ({human(size, 'B')})" for kind, (n, size) in plan.collectives.items()

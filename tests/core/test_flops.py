@@ -6,8 +6,11 @@ import jax
 import jax.numpy as jnp
 import pytest
 
+from jaxvid.core.banner import step_flops
 from jaxvid.core.flops import count_flops
 from jaxvid.core.hardware import peak_flops
+from jaxvid.core.run import Run
+from tests.runs import smoke
 
 
 def test_product_and_convolution_by_hand():
@@ -59,6 +62,22 @@ def test_agrees_with_the_compiler(depth):
     cost = jax.jit(both).lower(w, jnp.ones((32, 64))).compile().cost_analysis()
     counted = count_flops(both, w, jnp.ones((32, 64)))
     assert counted == pytest.approx(cost["flops"], rel=0.05)
+
+
+def test_a_whole_step_agrees_with_the_compiler():
+    """Of unrolled layers; of a loop the compiler counts one turn, this package all of them."""
+    sizes = {"width": 768, "heads": 12, "depth": 3, "attention": "xla"}  # no loop over blocks
+    sizes = {f"method__encoder__{name}": value for name, value in sizes.items()}
+    sizes |= {"method__decoder_width": 384, "method__decoder_heads": 6, "method__decoder_depth": 2}
+    counts = {}
+    for scan in (False, True):
+        config = smoke("videomae_ssv2", mesh__data=1, data__size=64, method__scan=scan, **sizes)
+        run = Run(config, jax.devices()[:1])
+        lowered = run.traced_step(run.variant(run.info.total_steps - 1)).lower()
+        counts[scan] = step_flops(run), lowered.cost_analysis()["flops"]
+    assert counts[False][0] == counts[True][0]
+    assert counts[False][0] == pytest.approx(counts[False][1], rel=0.05)
+    assert counts[True][1] < 0.6 * counts[True][0]
 
 
 @pytest.mark.parametrize(
