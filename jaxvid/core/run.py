@@ -245,9 +245,13 @@ class Run:
     def train_step(self, variant) -> step.StepFn:
         """The pure step of one variant."""
         c = self.config
+        parts = None
+        if self.mesh.shape["fsdp"] > 1:
+            parts = trees.flatten(self.state_shardings.params)
         return step.make_train_step(
             self.method, self.info, self.optimisers, variant,
-            mesh=self.mesh, accumulate=c.accumulate, clip_norm=c.clip_norm, ema=c.ema,
+            mesh=self.mesh, shardings=parts, accumulate=c.accumulate, clip_norm=c.clip_norm,
+            ema=c.ema,
         )  # fmt: skip
 
     def traced_step(self, variant) -> jax.stages.Traced:

@@ -4,6 +4,7 @@ Everything is global-view SPMD: one mesh with the axes data, fsdp and tensor; ba
 data and fsdp together, parameters and optimiser state over fsdp (and tensor, by rule).
 """
 
+import functools
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -86,6 +87,28 @@ def shard_tree(tree: Tree, mesh: Mesh, rules: Sequence[Rule]) -> Tree:
         return NamedSharding(mesh, _partition(leaf.shape, spec, mesh, path))
 
     return jax.tree.map(one, paths(tree), tree)
+
+
+def gather(params: Mapping[str, jax.Array], shardings: Mapping[str, NamedSharding]) -> dict:
+    """Parameters whole over fsdp, as a loss reads them; gradients come back in their parts.
+
+    Left to itself a compiler often moves activations from device to device instead.
+
+    Args:
+      params: by path.
+      shardings: how each is kept, by path.
+    """
+    return {path: _whole(leaf, shardings[path]) for path, leaf in params.items()}
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(1,))
+def _whole(leaf: jax.Array, kept: NamedSharding) -> jax.Array:
+    spec = PartitionSpec(*(None if axis == "fsdp" else axis for axis in kept.spec))
+    return jax.lax.with_sharding_constraint(leaf, NamedSharding(kept.mesh, spec))
+
+
+_whole.defvjp(lambda leaf, kept: (_whole(leaf, kept), None),
+              lambda kept, _, grad: (jax.lax.with_sharding_constraint(grad, kept),))  # fmt: skip
 
 
 def _partition(shape: tuple[int, ...], spec: str | tuple, mesh: Mesh, path: str) -> PartitionSpec:

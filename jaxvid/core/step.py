@@ -16,7 +16,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxvid.core import trees
 from jaxvid.core.config import ConfigError
 from jaxvid.core.method import Method
-from jaxvid.core.sharding import BATCH_AXES
+from jaxvid.core.sharding import BATCH_AXES, gather
 from jaxvid.core.types import Batch, Context, LossOut, Objective, RunInfo, TrainState, Tree
 
 StepFn = Callable[[TrainState, Batch], tuple[TrainState, dict[str, jax.Array]]]
@@ -90,6 +90,7 @@ def make_train_step(
     active: Sequence[tuple[Objective, bool]],
     *,
     mesh: Mesh | None = None,
+    shardings: Mapping[str, NamedSharding] | None = None,
     accumulate: int = 1,
     clip_norm: float = 0.0,
     ema: float = 0.0,
@@ -103,6 +104,7 @@ def make_train_step(
       active: ``(objective, trains)`` in order; False for a dry step (forward only). Neighbours that
         name one ``fn`` share one forward and backward pass of its loss.
       mesh: keeps micro-batches spread over the devices.
+      shardings: of the parameters by path, where some are kept in parts over fsdp.
       accumulate: micro-batches per step; the first ``fn`` of a step is accumulated, later ones see
         the whole batch and the carry.
       clip_norm: bound on the gradient norm of every optimiser entry; 0 = off.
@@ -130,6 +132,7 @@ def make_train_step(
             params, opt, out, ok, logs = _run_group(
                 method, optimisers, group, params, opt, extra, batch, ctx, carry,
                 accumulate=accumulate if position == 0 else 1, clip_norm=clip_norm, mesh=mesh,
+                shardings=shardings,
             )  # fmt: skip
             good &= ok
             metrics |= logs
@@ -150,8 +153,9 @@ def make_train_step(
 
 
 def _run_group(
-    method, optimisers, group, params, opt, extra, batch, ctx, carry, *, accumulate, clip_norm, mesh
-):
+    method, optimisers, group, params, opt, extra, batch, ctx, carry,
+    *, accumulate, clip_norm, mesh, shardings,
+):  # fmt: skip
     """One fused ``fn``: gradients of its trained parameters, then each optimiser on its part."""
     fn, updates = group[0][0].fn, group[0][0].updates
     prefix = "" if fn == "loss" else f"{fn}/"
@@ -160,7 +164,7 @@ def _run_group(
     def one_update(index, params, opt):
         now = ctx._replace(update=index)
         out, grads = _gradients(
-            method, fn, trained, params, extra, batch, now, carry, accumulate, mesh
+            method, fn, trained, params, extra, batch, now, carry, accumulate, mesh, shardings
         )
         good = jnp.isfinite(out.loss)
         logs = {f"{prefix}loss": out.loss}
@@ -195,7 +199,7 @@ def _run_group(
     return params, opt, LossOut(logs[f"{prefix}loss"], {}), good.all(), logs
 
 
-def _gradients(method, fn, trained, params, extra, batch, ctx, carry, accumulate, mesh):
+def _gradients(method, fn, trained, params, extra, batch, ctx, carry, accumulate, mesh, shardings):
     """``(LossOut, flat gradients)`` of the parameters that ``trained`` objectives own."""
     wanted = {p for objective in trained for p in trees.select(params, objective.trains)}
     mine = {path: leaf for path, leaf in params.items() if path in wanted}
@@ -203,8 +207,8 @@ def _gradients(method, fn, trained, params, extra, batch, ctx, carry, accumulate
 
     def grads_of(batch: Batch) -> tuple[LossOut, dict]:
         def loss(mine):
-            tree = trees.unflatten(rest | mine)
-            out = getattr(method, fn)(tree, extra, batch, ctx, carry)
+            whole = gather(rest | mine, shardings) if shardings else rest | mine
+            out = getattr(method, fn)(trees.unflatten(whole), extra, batch, ctx, carry)
             return out.loss.astype(jnp.float32), out
 
         (_, out), grads = jax.value_and_grad(loss, has_aux=True)(mine)

@@ -6,6 +6,7 @@ import pytest
 from jaxvid.core.config import ConfigError
 from jaxvid.core.plan import Plan, make_plan, print_plan, suggestions, topology_devices
 from jaxvid.core.run import Run
+from jaxvid.core.trees import num_bytes
 from tests.runs import smoke
 
 
@@ -64,3 +65,22 @@ def test_a_step_is_compiled_for_a_machine_that_is_not_here():
     assert set(plan.bounds) == {"compute", "memory", "network"} and 0 < plan.mfu < 1
     assert "all-reduce" in plan.collectives
     assert jax.default_backend() == "cpu"
+
+
+def test_collectives_are_those_of_the_mesh_and_no_others():
+    """Nothing but gradients, gathered parameters and sums of a split MLP crosses devices."""
+
+    def collectives(**mesh):
+        sizes = {f"mesh__{axis}": size for axis, size in mesh.items()}
+        run = Run(smoke("videomae_ssv2", method__encoder__width=192, batch_size=16, **sizes))
+        return make_plan(run).collectives, run.abstract_state.params
+
+    found, params = collectives(data=8)
+    assert found == {"all-reduce": (1, num_bytes(params) + 4)}  # gradients and the loss
+
+    found, params = collectives(data=1, fsdp=8)
+    parts = [x for x in jax.tree.leaves(params) if x.sharding.spec]
+    # A CPU has no reduce-scatter: gradients are summed whole, and cut.
+    assert set(found) == {"all-gather", "all-reduce"}
+    assert found["all-gather"] == (len(parts), num_bytes(parts))
+    assert 0 <= found["all-reduce"][1] - num_bytes(params) <= 64
