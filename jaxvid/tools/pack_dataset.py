@@ -137,7 +137,8 @@ def pack_dataset(
     there = known & _names(packing.folder)
     todo = [item for item in items if item.name not in there]
     print(f"shards: {len(items):,}, {len(todo):,} to do")
-    _tell("packed", run_items(partial(write_shard, packing), todo, jobs, beam_flags))
+    work = partial(write_shard, packing)
+    _tell("packed", run_items(work, todo, jobs, beam_flags, packing.scratch))
     facts = [json.loads((packing.facts / f"{item.name}.json").read_text()) for item in items]
     packed = sum(fact["videos"] for fact in facts)
     if not packed:
@@ -171,7 +172,8 @@ def _hash_clips(packing, clips, jobs, beam_flags) -> tuple[list[Clip], list[dict
     ]
     there = _names(packing.facts)
     todo = [item for item in items if item.name not in there]
-    _tell("hashed", run_items(partial(hash_files, packing), todo, jobs, beam_flags))
+    work = partial(hash_files, packing)
+    _tell("hashed", run_items(work, todo, jobs, beam_flags, packing.scratch))
     lists = [json.loads((packing.facts / item.name).read_text()) for item in items]
     found = dict(zip(paths, (entry for entries in lists for entry in entries)))
     if not any("sha256" in entry for entry in found.values()):

@@ -5,6 +5,7 @@ nothing from each other, a job that was killed goes on with those whose file is 
 doesn't matter when a runner tries one twice.
 """
 
+import pickle
 import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -24,7 +25,8 @@ def run_items(
     work: Callable[[Item], dict[str, int]],
     items: Sequence[Item],
     jobs: int,
-    beam_flags: Sequence[str] = (),
+    beam_flags: Sequence[str],
+    scratch: epath.Path,
 ) -> Counter[str]:
     """``work`` for every item, in any order.
 
@@ -34,6 +36,7 @@ def run_items(
       items: picklable.
       jobs: threads of the local pool; videos are decoded outside Python's lock.
       beam_flags: Beam's own flags, such as "--runner=DirectRunner"; empty = the local pool.
+      scratch: folder that all workers see.
 
     Returns:
       The sums of what the items counted.
@@ -44,7 +47,7 @@ def run_items(
     if not items:
         return Counter()
     if beam_flags:
-        return _run_beam(work, items, beam_flags)
+        return _run_beam(work, items, beam_flags, scratch)
     with ThreadPoolExecutor(jobs) as pool:
         return sum(map(Counter, pool.map(work, items)), Counter())
 
@@ -64,14 +67,19 @@ def import_beam():
     return apache_beam
 
 
-def _run_beam(work, items: Sequence, flags: Sequence[str]) -> Counter[str]:
+def _run_beam(work, items: Sequence, flags: Sequence[str], scratch: epath.Path) -> Counter[str]:
     beam = import_beam()
     from apache_beam.options.pipeline_options import PipelineOptions
     from apache_beam.runners.runner import PipelineState
 
     pipeline = beam.Pipeline(options=PipelineOptions(list(flags)))
-    # Without the reshuffle a runner may keep all items on the worker that made the list.
-    counts = pipeline | beam.Create(items) | beam.Reshuffle() | "Work" >> beam.Map(work)
+    # A service takes the pipeline as one message, which a long list would make too large.
+    listed = scratch / "items.pickle"
+    with whole_file(listed, scratch) as file:
+        file.write_bytes(pickle.dumps(list(items)))
+    read = pipeline | beam.Create([str(listed)]) | beam.FlatMap(_read_items)
+    # Without the reshuffle all items would stay on the worker that read the list.
+    counts = read | beam.Reshuffle() | "Work" >> beam.Map(work)
     _ = counts | "Count" >> beam.Map(_count)
     result = pipeline.run()
     state = result.wait_until_finish()
@@ -80,6 +88,10 @@ def _run_beam(work, items: Sequence, flags: Sequence[str]) -> Counter[str]:
     counters = result.metrics().query()["counters"]
     names = {c.key.metric.name: c.result for c in counters if c.key.metric.namespace == __name__}
     return Counter(names)
+
+
+def _read_items(listed: str) -> list:
+    return pickle.loads(epath.Path(listed).read_bytes())
 
 
 def _count(counts: dict[str, int]) -> None:

@@ -189,6 +189,7 @@ def test_a_killed_beam_job_goes_on(tmp_path, capsys):
     stamps = {file: file.stat().st_mtime_ns for file in (out / "facts").glob("videos-*")}
     assert 0 < len(stamps) < 24
     assert not (out / "index.csv").exists()
+    assert hashes(out).items() <= hashes(whole).items()  # what is there is whole
     assert pack(tmp_path / "m.csv", out, *flags, *BEAM) == 0
     assert f"shards: 24, {24 - len(stamps)} to do" in capsys.readouterr().out
     assert stamps == {file: file.stat().st_mtime_ns for file in stamps}
@@ -204,7 +205,7 @@ def hashes_at(out):
 
 
 def test_into_a_bucket(videos, packed, bucket):
-    assert pack(videos / "m.csv", "gs://bucket/set") == 1
+    assert pack(videos / "m.csv", "gs://bucket/set", *BEAM) == 1
     assert hashes(bucket / "set") == hashes(packed)
     assert index(bucket / "set") == index(packed)
     paths = {path.relative_to(bucket / "set") for path in (bucket / "set").rglob("*")}
