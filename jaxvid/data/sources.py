@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+from etils import epath
 
 from jaxvid.core.config import ConfigError, choose, suggest
 from jaxvid.core.types import View
@@ -243,13 +244,17 @@ def _tfds_source(data: DataConfig, split: str) -> TfdsSource:
 
 def _tfds_builder(tfds, manifest: str, root: str):
     """The data set in a folder, such as pack_videos writes, or the one of this name."""
-    folder = os.path.join(root, manifest)
-    if "://" in folder:
+    folder = manifest if "://" in manifest else os.path.join(root, manifest)
+    if "://" in folder and not folder.startswith("gs://"):
         raise ConfigError(
-            f"config.data.manifest={folder}: shards are read from a folder of this machine; copy "
-            "or mount them"
+            f"config.data.manifest={folder}: shards are read from folders and gs:// only; copy or "
+            "mount them"
         )
-    if os.path.isfile(os.path.join(folder, "dataset_info.json")):
+    try:
+        packed = (epath.Path(folder) / "dataset_info.json").exists()
+    except ImportError as error:
+        raise ConfigError(f"config.data.manifest={folder}: pip install gcsfs ({error})") from error
+    if packed:
         return tfds.builder_from_directory(folder)
     try:
         return tfds.builder(manifest, data_dir=root or None)

@@ -107,8 +107,8 @@ def test_what_tfds_does_not_have(tfds_data, tfds_folder, tmp_path):
     for manifest in (str(tmp_path), "packd"):
         with pytest.raises(ConfigError, match=r"neither a folder with .* nor a TFDS name"):
             make_source(replace(tfds_folder, manifest=manifest), "test")
-    with pytest.raises(ConfigError, match=r"=gs://b/packed: shards are read from a folder"):
-        make_source(replace(tfds_folder, manifest="gs://b/packed"), "test")
+    with pytest.raises(ConfigError, match=r"=s3://b/packed: shards are read from folders and"):
+        make_source(replace(tfds_folder, manifest="s3://b/packed"), "test")
 
 
 def test_label_above_num_classes(frames):
