@@ -3,7 +3,7 @@
 from setuptools import find_packages, setup
 
 TEST = ["pytest", "pytest-timeout", "pytest-xdist"]
-TEST += ["ruff", "pillow", "nbclient", "nbformat", "ipykernel"]
+TEST += ["apache-beam", "ruff", "pillow", "nbclient", "nbformat", "ipykernel"]
 REQUIRES = [
     "absl-py",
     "array-record",
@@ -37,6 +37,7 @@ setup(
     python_requires=">=3.11",
     install_requires=REQUIRES,
     extras_require={
+        "beam": ["apache-beam"],  # pack_videos --runner
         "cpu": ["jax>=0.10.0"],
         "cuda": ["jax[cuda13]>=0.10.0"],
         "tpu": ["jax[tpu]>=0.10.0", "gcsfs"],  # a pod's hosts share no disk but a bucket

@@ -54,3 +54,39 @@ def worker_group(item: pytest.Item) -> str:
 def cache_dir(tmp_path_factory):
     """Folder shared by the tests of a session for generated videos."""
     return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture
+def bucket(tmp_path, monkeypatch):
+    """``gs://bucket`` is this folder: for fsspec, and for the store that orbax keeps arrays in."""
+    from etils.epath.backend import fsspec_backend
+    from fsspec.implementations.local import LocalFileSystem
+    from fsspec.registry import _registry
+    from orbax.checkpoint._src.path import gcs_utils
+
+    root = tmp_path / "bucket"
+    root.mkdir()
+
+    class Bucket(LocalFileSystem):
+        protocol = ("gcs", "gs")
+        cachable = False
+
+        def __init__(self, **options):
+            super().__init__(auto_mkdir=True)
+
+        @classmethod
+        def _strip_protocol(cls, path):
+            return super()._strip_protocol(str(path).replace("gs://bucket", str(root)))
+
+        def glob(self, path, **options):
+            return ["bucket" + found.removeprefix(str(root)) for found in super().glob(path)]
+
+    def store(path):
+        return {"driver": "file", "path": path.replace("gs://bucket", str(root))}
+
+    monkeypatch.setitem(_registry, "gcs", Bucket)
+    monkeypatch.setattr(gcs_utils, "get_kvstore_for_gcs", store)
+    monkeypatch.setattr(gcs_utils, "is_hierarchical_namespace_enabled", lambda path: False)
+    fsspec_backend._get_filesystem.cache_clear()
+    yield root
+    fsspec_backend._get_filesystem.cache_clear()

@@ -14,8 +14,8 @@ class DataConfig:
 
     Attributes:
       source: where clips come from; "embedded" is the generated motion set, the others read files.
-      manifest: csv or parquet file (see :mod:`jaxvid.data.manifest`); for "array_record" a glob of
-        shards with ``{split}`` in it, for "tfds" a data set name such as "ucf101:1.0.0".
+      manifest: csv or parquet file (see :mod:`jaxvid.data.manifest`); for "tfds" a folder that
+        ``pack_videos --format=array_record`` wrote, or a data set name such as "ucf101:1.0.0".
       root: folder that relative paths of the manifest start from; "" = the manifest's folder
         (for "tfds" the ``data_dir``).
       train_split, eval_split: values of the manifest's ``split`` column.
@@ -50,7 +50,7 @@ class DataConfig:
       cache_dir: folder for generated files; "" = $JAXVID_CACHE or ~/.cache/jaxvid.
     """
 
-    source: Literal["embedded", "video", "frames", "array_record", "tfds"] = "embedded"
+    source: Literal["embedded", "video", "frames", "tfds"] = "embedded"
     manifest: str = ""
     root: str = ""
     train_split: str = "train"

@@ -2,14 +2,12 @@
 
 import os
 import re
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Protocol
 
 import cv2
-import msgpack
 import numpy as np
 
 from jaxvid.data.decode import VideoError
@@ -113,17 +111,6 @@ def _image_files(folder: str) -> tuple[str, ...]:
     return tuple(
         n for _, n in sorted(([int(p) if p.isdigit() else p for p in s], n) for s, n in parts)
     )
-
-
-def pack_clip(name: str, label: int, images: Sequence[bytes]) -> bytes:
-    """One record of an ArrayRecord shard: name, label and the encoded images of a clip."""
-    return msgpack.packb({"name": name, "label": label, "frames": list(images)})
-
-
-def unpack_clip(record: bytes) -> tuple[str, int, tuple[bytes, ...]]:
-    """Inverse of :func:`pack_clip`."""
-    clip = msgpack.unpackb(record)
-    return clip["name"], clip["label"], tuple(clip["frames"])
 
 
 def _shrink(frames: np.ndarray, short_side: int) -> np.ndarray:

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from etils import epath
 
 from jaxvid.core.config import ConfigError, suggest
 
@@ -192,8 +193,11 @@ def take_subset(manifest: Manifest, share: float, seed: int, list_file: Path) ->
     return Manifest(manifest.origin, rows, manifest.class_names)
 
 
-def write_atomic(path: Path, text: str) -> None:
+def write_atomic(path: Path | epath.Path, text: str) -> None:
     """Write ``text`` so that other processes see the whole file or none."""
+    if "://" in str(path):  # objects of buckets appear when they are whole
+        path.write_text(text)
+        return
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     temporary.write_text(text)

@@ -1,6 +1,5 @@
 """Sources: anything with ``__len__`` and ``__getitem__ -> Record``."""
 
-import glob
 import os
 import zlib
 from collections.abc import Callable, Mapping, Sequence
@@ -9,15 +8,15 @@ from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import NamedTuple
 
-import grain
 import numpy as np
+from etils import epath
 
 from jaxvid.core.config import ConfigError, choose, suggest
 from jaxvid.core.types import View
 from jaxvid.data.config import DataConfig, cache_folder
 from jaxvid.data.decode import VideoError, VideoIndex, probe, read_frames
 from jaxvid.data.embedded import embedded_folder
-from jaxvid.data.images import DecodedFrames, EncodedFrames, FrameFolder, Video, unpack_clip
+from jaxvid.data.images import DecodedFrames, EncodedFrames, FrameFolder, Video
 from jaxvid.data.manifest import Manifest, load_manifest, take_subset
 
 
@@ -191,74 +190,86 @@ def _frames_source(data: DataConfig, split: str) -> ManifestSource:
 
 
 @dataclass(frozen=True)
-class PackedSource:
-    """ArrayRecord shards written by ``jaxvid.tools.pack_videos``."""
-
-    records: grain.sources.ArrayRecordDataSource
-    class_names: tuple[str, ...]
-
-    def __len__(self) -> int:
-        return len(self.records)
-
-    def __getitem__(self, i: int) -> Record:
-        name, label, images = unpack_clip(self.records[i])
-        return Record(name, label, EncodedFrames(name, images))
-
-
-def _array_record_source(data: DataConfig, split: str) -> PackedSource:
-    _whole_split_only(data)
-    pattern = _required(data).replace("{split}", split)
-    files = sorted(glob.glob(os.path.join(data.root, pattern)))
-    if not files:
-        raise ConfigError(f"config.data.manifest: no file matches '{pattern}' (split '{split}')")
-    names = Path(data.label_map) if data.label_map else Path(files[0]).with_name("classes.txt")
-    class_names = tuple(names.read_text().splitlines()) if names.is_file() else ()
-    return PackedSource(grain.sources.ArrayRecordDataSource(files), class_names)
-
-
-@dataclass(frozen=True)
 class TfdsSource:
-    """A TensorFlow Datasets ``data_source`` with the features "video" and, optionally, "label".
+    """A TensorFlow Datasets ``data_source`` with the feature "video".
 
     "video" holds encoded images (``Sequence(Text())`` of JPEG or PNG bytes) or decoded frames.
+
+    Attributes:
+      records: what TFDS reads.
+      name: of the data set and split; records without a feature "name" are called by number.
+      class_names: of the feature "label"; empty = there is none.
+      has_names: whether there is a feature "name".
+      has_groups: whether there is a feature "group" with the number of a clip's recording.
     """
 
     records: Sequence
     name: str
-    class_names: tuple[str, ...]
+    class_names: tuple[str, ...] = ()
+    has_names: bool = False
+    has_groups: bool = False
 
     def __len__(self) -> int:
         return len(self.records)
 
     def __getitem__(self, i: int) -> Record:
-        record, name = self.records[i], f"{self.name}[{i}]"
+        record = self.records[i]
+        name = record["name"].decode() if self.has_names else f"{self.name}[{i}]"
         label = int(record["label"]) if self.class_names else -1
+        group = int(record["group"]) if self.has_groups else -1
         frames = record["video"]
         if isinstance(frames, np.ndarray) and frames.ndim == 4:
-            return Record(name, label, DecodedFrames(name, frames))
-        return Record(name, label, EncodedFrames(name, tuple(frames)))
+            return Record(name, label, DecodedFrames(name, frames), group)
+        return Record(name, label, EncodedFrames(name, tuple(frames)), group)
 
 
 def _tfds_source(data: DataConfig, split: str) -> TfdsSource:
     import tensorflow_datasets as tfds  # a slow import that only this source needs
 
     _whole_split_only(data)
-    builder = tfds.builder(_required(data), data_dir=data.root or None)
-    splits = list(builder.info.splits)
-    if split not in splits:
-        raise ConfigError(f"{builder.info.full_name}: no split '{split}'; {suggest(split, splits)}")
-    features = builder.info.features
+    builder = _tfds_builder(tfds, _required(data), data.root)
+    info, features = builder.info, builder.info.features
+    if split not in info.splits:
+        raise ConfigError(f"{info.full_name}: no split '{split}'; {suggest(split, info.splits)}")
+    if not info.splits[split].num_examples:
+        raise ConfigError(f"{info.full_name}: split '{split}' has no clips")
     if "video" not in features:
-        raise ConfigError(f"{builder.info.full_name}: no feature 'video', has {list(features)}")
+        raise ConfigError(f"{info.full_name}: no feature 'video', has {list(features)}")
     names = tuple(features["label"].names) if "label" in features else ()
-    return TfdsSource(builder.as_data_source(split=split), builder.info.full_name, names)
+    has_names = "name" in features and isinstance(features["name"], tfds.features.Text)
+    has_groups = "group" in features and np.issubdtype(features["group"].np_dtype, np.integer)
+    records = builder.as_data_source(split=split)
+    return TfdsSource(records, f"{info.full_name}/{split}", names, has_names, has_groups)
+
+
+def _tfds_builder(tfds, manifest: str, root: str):
+    """The data set in a folder, such as pack_videos writes, or the one of this name."""
+    folder = manifest if "://" in manifest else os.path.join(root, manifest)
+    if "://" in folder and not folder.startswith("gs://"):
+        raise ConfigError(
+            f"config.data.manifest={folder}: shards are read from folders and gs:// only; copy or "
+            "mount them"
+        )
+    try:
+        packed = (epath.Path(folder) / "dataset_info.json").exists()
+    except ImportError as error:
+        raise ConfigError(f"config.data.manifest={folder}: pip install gcsfs ({error})") from error
+    if packed:
+        return tfds.builder_from_directory(folder)
+    try:
+        return tfds.builder(manifest, data_dir=root or None)
+    except ValueError as error:  # not a name, or of no data set
+        raise ConfigError(
+            f"config.data.manifest={manifest}: neither a folder with a dataset_info.json (written "
+            f"at the end of jaxvid.tools.pack_videos --format=array_record) nor a TFDS name "
+            f"({str(error).splitlines()[0]})"
+        ) from error
 
 
 SOURCES = {
     "embedded": _video_source,
     "video": _video_source,
     "frames": _frames_source,
-    "array_record": _array_record_source,
     "tfds": _tfds_source,
 }
 

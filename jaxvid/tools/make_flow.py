@@ -38,14 +38,14 @@ import numpy as np
 from jaxvid.core.config import ConfigError, UserError, check
 from jaxvid.data.decode import VideoError, iterate_frames
 from jaxvid.data.images import FrameFolder
-from jaxvid.tools.pack_videos import (
+from jaxvid.tools.pack_videos import write_frames
+from jaxvid.tools.video_files import (
     keep_settings,
     make_files,
     make_parser,
     name_files,
     read_whole,
     report,
-    write_frames,
     write_table,
 )
 

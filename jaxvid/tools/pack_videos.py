@@ -5,36 +5,49 @@ python -m jaxvid.tools.pack_videos --manifest=my.csv --out=packed --format=array
 
 "mp4": short side 256, a key frame every 16 frames, H.264 tuned for decoding; train with
 --config.data.manifest=packed/manifest.csv. "array_record": every frame as JPEG, random access in
-shards; train with --config.data.source=array_record
---config.data.manifest='packed/{split}-*.array_record'.
+shards, equal files once, a TensorFlow Datasets data set; train with --config.data.source=tfds
+--config.data.manifest=packed. --out may then be a URL, and with --runner, as in
+
+python -m jaxvid.tools.pack_videos --manifest=my.csv --out=packed --format=array_record \\
+    --runner=DirectRunner --direct_running_mode=multi_processing --direct_num_workers=8
+
+the job runs as an Apache Beam pipeline; flags that this tool doesn't have go to Beam.
 
 Files are written under another name and renamed when whole, so the tool can be stopped and
 started again: what is there already is kept. Files that don't decode are left out and listed.
 """
 
 import argparse
-import csv
-import io
 import json
 import os
 import sys
 import time
 import zlib
-from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import Executor, ThreadPoolExecutor
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
 from fractions import Fraction
 from functools import partial
 from pathlib import Path
 
 import av
-import cv2
 import numpy as np
+from etils import epath
 
-from jaxvid.core.config import ConfigError, UserError, check
+from jaxvid.core.config import ConfigError, UserError, check, choose
 from jaxvid.data.decode import VideoError, iterate_frames, probe
-from jaxvid.data.images import pack_clip
-from jaxvid.data.manifest import Manifest, load_manifest, read_table, write_atomic
+from jaxvid.data.manifest import Manifest
+from jaxvid.tools.run_items import import_beam
+from jaxvid.tools.video_files import (
+    keep_settings,
+    make_files,
+    make_parser,
+    name_files,
+    read_whole,
+    report,
+    write_table,
+)
 
+_LIBRARIES = {"gs://": "gcsfs", "s3://": "s3fs"}  # that write to a bucket
 _CLOCK = 90_000  # ticks per second of the packed files
 
 
@@ -120,225 +133,110 @@ def write_frames(
     return count
 
 
-def encode_images(source: Path, short_side: int, quality: int) -> list[bytes]:
-    """Every frame of a video as JPEG."""
-    setting = [cv2.IMWRITE_JPEG_QUALITY, quality]
-    return [
-        cv2.imencode(".jpg", frame[..., ::-1], setting)[1].tobytes()
-        for _, frame in iterate_frames(source, short_side)
-    ]
-
-
-def make_parser(description: str | None = __doc__) -> argparse.ArgumentParser:
-    """Arguments that all tools share which make a file of every video of a manifest."""
-    parser = argparse.ArgumentParser(
-        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--manifest", required=True, help="csv or parquet file")
-    parser.add_argument("--root", default="", help="folder of relative paths (default: its own)")
-    parser.add_argument("--out", required=True, help="folder to write")
-    parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="videos at once")
-    return parser
-
-
-def parse(argv: list[str] | None) -> argparse.Namespace:
-    """Command line of this tool."""
-    parser = make_parser()
+def parse(argv: list[str] | None) -> tuple[argparse.Namespace, list[str]]:
+    """Command line of this tool, and the flags that go to Beam."""
+    parser = make_parser(__doc__)
     parser.add_argument("--format", choices=("mp4", "array_record"), default="mp4")
     parser.add_argument("--short_side", type=int, default=256, help="pixels; never enlarges")
-    parser.add_argument("--gop", type=int, default=16, help="frames between key frames (mp4)")
-    parser.add_argument("--crf", type=int, default=20, help="x264 quality, lower is better (mp4)")
-    parser.add_argument("--quality", type=int, default=90, help="JPEG quality (array_record)")
-    parser.add_argument("--shard", type=int, default=256, help="clips per shard (array_record)")
-    return parser.parse_args(argv)
+    mp4 = parser.add_argument_group("--format=mp4")
+    mp4.add_argument("--gop", type=int, default=16, help="frames between key frames")
+    mp4.add_argument("--crf", type=int, default=20, help="x264 quality, lower is better")
+    shards = parser.add_argument_group("--format=array_record")
+    shards.add_argument("--quality", type=int, default=90, help="JPEG quality")
+    shards.add_argument("--shard", type=int, default=32, help="clips per shard")
+    shards.add_argument(
+        "--train_split", default="train", help="gives up files that another split has too"
+    )
+    shards.add_argument("--runner", default="", help="of Beam; default: local threads")
+    args, others = parser.parse_known_args(argv)
+    if others and not args.runner:
+        parser.error(f"unrecognized arguments: {' '.join(others)}")
+    return args, [f"--runner={args.runner}", *others] if args.runner else []
 
 
 def main(argv: list[str] | None = None) -> int:
     """Pack; 1 when some videos could not be, 2 on a wrong manifest."""
-    args = parse(argv)
+    args, beam_flags = parse(argv)
+    start = time.monotonic()
     try:
         for flag in ("short_side", "gop", "shard", "jobs"):
             check(getattr(args, flag) >= 1, f"--{flag}", getattr(args, flag), "at least 1")
+        check(1 <= args.quality <= 100, "--quality", args.quality, "in [1, 100]")
         table, manifests = read_whole(args.manifest, args.root)
-        names = name_files(table, args.manifest, args.root) if args.format == "mp4" else {}
-        keep_settings(Path(args.out) / "pack.json", _settings(args, manifests))
+        pack = _pack_mp4 if args.format == "mp4" else _pack_shards
+        done, bad = pack(args, table, manifests, beam_flags)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    start = time.monotonic()
-    if args.format == "mp4":
-        done, bad = _pack_mp4(args, table, names)
-    else:
-        done, bad = _pack_shards(args, manifests)
-    return report(f"{done:,} videos packed in {time.monotonic() - start:.0f} s", bad)
+    return report(f"{done} in {time.monotonic() - start:.0f} s", bad)
 
 
-def report(done: str, bad: list[str]) -> int:
-    """Print the end of a run; returns the exit code."""
-    print(f"{done}, {len(bad):,} left out")
-    for line in bad[:50]:
-        print(f"bad: {line}")
-    return 1 if bad else 0
-
-
-def read_whole(manifest: str, root: str) -> tuple[list[dict[str, str]], dict[str, Manifest]]:
-    """Table of a manifest of whole files, and its checked rows by split.
-
-    Raises:
-      ConfigError: what :func:`load_manifest` finds, or rows with start or end.
-    """
-    table = read_table(manifest)
-    splits = sorted({row.get("split", "train") for row in table})
-    manifests = {split: load_manifest(manifest, split, root) for split in splits}
-    if any(row.get("start") or row.get("end") for row in table):
-        raise ConfigError(f"{manifest}: rows with start or end can't be packed")
-    return table, manifests
-
-
-def name_files(
-    table: list[dict[str, str]], manifest: str, root: str, below: str = "videos"
-) -> dict[str, str]:
-    """Name of the mp4 made of each distinct path, relative to the folder that is written.
-
-    As in the manifest; if paths lead elsewhere, as below the folder that holds all files.
-
-    Raises:
-      ConfigError: two files would get one name.
-    """
-    folder, paths = Path(root or Path(manifest).parent), list({row["path"]: 0 for row in table})
-    if len({Path(path).with_suffix("") for path in paths}) < len(paths):
-        raise ConfigError(f"{manifest}: some files differ only in their suffix")
-    outside = any(Path(path).is_absolute() or ".." in Path(path).parts for path in paths)
-    base = os.path.commonpath([(folder / path).resolve().parent for path in paths])
-
-    def name(path: str) -> str:
-        inner = (folder / path).resolve().relative_to(base) if outside else Path(path)
-        return (Path(below) / inner).with_suffix(".mp4").as_posix()
-
-    return {path: name(path) for path in paths}
-
-
-def make_files(
-    names: dict[str, str],
-    folder: Path,
-    out: Path,
-    make: Callable[[Path, Path], int],
-    pool: Executor,
-) -> dict[str, str]:
-    """``make(source, target)`` for all files that are not there yet.
-
-    Args:
-      names: from :func:`name_files`.
-      folder: where the sources are.
-      out: where the targets go.
-      make: raises VideoError.
-      pool: threads or processes.
-
-    Returns:
-      What is wrong with each source, "" for the good ones.
-    """
-    targets = [out / name for name in names.values()]
-    errors = pool.map(partial(_make_file, make), [folder / path for path in names], targets)
-    return dict(zip(names, errors))
-
-
-def _make_file(make: Callable[[Path, Path], int], source: Path, target: Path) -> str:
-    try:
-        if not target.is_file():
-            make(source, target)
-    except VideoError as error:
-        return str(error)
-    return ""
-
-
-def write_table(path: Path, columns: Sequence[str], rows: list[dict[str, str]]) -> None:
-    """Write a csv manifest, whole or not at all."""
-    text = io.StringIO()
-    writer = csv.DictWriter(text, columns, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    write_atomic(path, text.getvalue())
-
-
-def keep_settings(file: Path, settings: dict) -> None:
-    """Note in ``file`` how its folder is made; files of other settings are never mixed in.
-
-    Raises:
-      ConfigError: the folder was made with other settings.
-    """
-    if file.is_file():
-        stored = json.loads(file.read_text())
-        changed = [
-            f"{k}: {stored.get(k)} -> {v}" for k, v in settings.items() if stored.get(k) != v
-        ]
-        if changed:
-            raise ConfigError(
-                f"{file.parent} was packed with other settings ({', '.join(changed)}); "
-                "use another --out, or delete it"
-            )
-    write_atomic(file, json.dumps(settings, indent=1) + "\n")
-
-
-def _settings(args: argparse.Namespace, manifests: dict[str, Manifest]) -> dict:
-    flags = {
-        "mp4": ("short_side", "gop", "crf"),
-        "array_record": ("short_side", "quality", "shard"),
-    }
-    settings = {name: getattr(args, name) for name in ("format", *flags[args.format])}
-    if args.format == "array_record":  # a shard holds many clips, so the list must not change
-        keys = "\n".join(row.key for m in manifests.values() for row in m.rows)
-        settings["clips"] = zlib.crc32(keys.encode())
-    return settings
-
-
-def _pack_mp4(args: argparse.Namespace, table: list[dict], names: dict) -> tuple[int, list]:
+def _pack_mp4(
+    args: argparse.Namespace, table: list[dict], manifests: dict[str, Manifest], beam_flags: list
+) -> tuple[str, list[str]]:
     """One mp4 per distinct path, and manifest.csv beside them."""
+    if beam_flags or "://" in args.out:
+        raise ConfigError("--runner and URLs as --out need --format=array_record")
     out, folder = Path(args.out), Path(args.root or Path(args.manifest).parent)
+    names = name_files(table, args.manifest, args.root)
+    flags = ("format", "short_side", "gop", "crf")
+    keep_settings(out / "pack.json", {name: getattr(args, name) for name in flags})
     pack = partial(pack_video, short_side=args.short_side, gop=args.gop, crf=args.crf)
     with ThreadPoolExecutor(args.jobs) as pool:
         errors = make_files(names, folder, out, pack, pool)
     rows = [row | {"path": names[row["path"]]} for row in table if not errors[row["path"]]]
     write_table(out / "manifest.csv", list(table[0]), rows)
     bad = [error for error in errors.values() if error]
-    return len(names) - len(bad), bad
+    return f"{len(names) - len(bad):,} videos packed", bad
 
 
-def _pack_shards(args: argparse.Namespace, manifests: dict[str, Manifest]) -> tuple[int, list]:
-    """``<split>-00000-of-00004.array_record`` files and classes.txt."""
-    from array_record.python.array_record_module import ArrayRecordWriter
+def _open_folder(out: str) -> epath.Path:
+    """``--out`` as an absolute path or a URL.
 
-    out, done, bad = Path(args.out), 0, []
-    out.mkdir(parents=True, exist_ok=True)
-    names = next(iter(manifests.values())).class_names
-    if names:
-        write_atomic(out / "classes.txt", "\n".join(names) + "\n")
+    Raises:
+      ConfigError: it can't be written.
+    """
+    if "://" not in out:
+        folder = epath.Path(os.path.abspath(out))
+    elif out.startswith(tuple(_LIBRARIES)):
+        folder = epath.Path(out)
+    else:
+        raise ConfigError(f"--out={out}: expected a folder or {' or '.join(_LIBRARIES)}...")
+    try:
+        if "://" not in out:
+            folder.mkdir(parents=True, exist_ok=True)
+        folder.exists()  # the first call to a bucket, which has no folders to make
+    except ImportError as error:
+        library = _LIBRARIES[out[: out.index("://") + 3]]
+        raise ConfigError(f"--out={out}: pip install {library} ({error})") from error
+    except OSError as error:
+        raise ConfigError(f"--out={out} can't be written: {error}") from error
+    return folder
 
-    def work(row) -> tuple[list[bytes], str]:
-        try:
-            return encode_images(Path(row.path), args.short_side, args.quality), ""
-        except VideoError as error:
-            return [], str(error)
 
-    with ThreadPoolExecutor(args.jobs) as pool:
-        for split, manifest in manifests.items():
-            shards = -(-len(manifest) // args.shard)
-            for i in range(shards):
-                target = out / f"{split}-{i:05d}-of-{shards:05d}.array_record"
-                rows = manifest.rows[i * args.shard : (i + 1) * args.shard]
-                if target.is_file():
-                    done += len(rows)
-                    continue
-                temporary = target.with_name(f".{target.name}.{os.getpid()}")
-                writer = ArrayRecordWriter(str(temporary), "group_size:1")
-                for row, (images, error) in zip(rows, pool.map(work, rows)):
-                    if error:
-                        bad.append(error)
-                    else:
-                        writer.write(pack_clip(row.key, row.label, images))
-                        done += 1
-                writer.close()
-                temporary.replace(target)
-    return done, bad
+def _pack_shards(
+    args: argparse.Namespace, table: list[dict], manifests: dict[str, Manifest], beam_flags: list
+) -> tuple[str, list[str]]:
+    """A TensorFlow Datasets data set."""
+    from jaxvid.tools.pack_dataset import pack_dataset, read_clips
+    from jaxvid.tools.pack_shards import Packing
+
+    if beam_flags:
+        import_beam()
+    if args.train_split != "train":  # a manifest without that split is fine
+        choose(args.train_split, manifests, "--train_split")
+    out = _open_folder(args.out)
+    clips = read_clips(table, manifests)
+    class_names = next(iter(manifests.values())).class_names
+    grouped = any(row.get("group") for row in table)
+    packing = Packing(str(out), args.short_side, args.quality, class_names, grouped)
+    flags = ("format", "short_side", "quality", "shard", "train_split")
+    # A shard holds many clips, so the list must not change.
+    rows = [(clip.split, clip.name, clip.label, clip.group) for clip in clips]
+    listed = zlib.crc32(json.dumps([rows, class_names, grouped]).encode())
+    settings = {name: getattr(args, name) for name in flags} | {"clips": listed}
+    keep_settings(out / "pack.json", settings)
+    return pack_dataset(packing, clips, args.shard, args.train_split, args.jobs, beam_flags)
 
 
 if __name__ == "__main__":

@@ -1,10 +1,6 @@
 """Folders and buckets that a run writes to; the bucket is a folder behind fsspec's door."""
 
 import pytest
-from etils.epath.backend import fsspec_backend
-from fsspec.implementations.local import LocalFileSystem
-from fsspec.registry import _registry
-from orbax.checkpoint._src.path import gcs_utils
 
 from jaxvid import model
 from jaxvid.core.checkpoint import CheckpointError, read_model
@@ -13,37 +9,6 @@ from jaxvid.core.workdir import open_workdir
 from jaxvid.core.writers import read_json_lines
 from jaxvid.train import train
 from tests.runs import assert_close, final, smoke
-
-
-@pytest.fixture
-def bucket(tmp_path, monkeypatch):
-    """``gs://bucket`` is this folder: for fsspec, and for the store that orbax keeps arrays in."""
-    root = tmp_path / "bucket"
-    root.mkdir()
-
-    class Bucket(LocalFileSystem):
-        protocol = ("gcs", "gs")
-        cachable = False
-
-        def __init__(self, **options):
-            super().__init__(auto_mkdir=True)
-
-        @classmethod
-        def _strip_protocol(cls, path):
-            return super()._strip_protocol(str(path).replace("gs://bucket", str(root)))
-
-        def glob(self, path, **options):
-            return ["bucket" + found.removeprefix(str(root)) for found in super().glob(path)]
-
-    def store(path):
-        return {"driver": "file", "path": path.replace("gs://bucket", str(root))}
-
-    monkeypatch.setitem(_registry, "gcs", Bucket)
-    monkeypatch.setattr(gcs_utils, "get_kvstore_for_gcs", store)
-    monkeypatch.setattr(gcs_utils, "is_hierarchical_namespace_enabled", lambda path: False)
-    fsspec_backend._get_filesystem.cache_clear()
-    yield root
-    fsspec_backend._get_filesystem.cache_clear()
 
 
 def names(folder):

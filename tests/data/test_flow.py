@@ -9,7 +9,7 @@ import pytest
 from jaxvid.core.config import ConfigError
 from jaxvid.core.types import View
 from jaxvid.data.pipeline import describe, make_eval_batches, make_train_batches
-from jaxvid.data.sources import PackedSource, check_modalities, make_source
+from jaxvid.data.sources import TfdsSource, check_modalities, make_source
 from jaxvid.evals.features import eval_views
 from jaxvid.methods.simclr import SimCLR
 from tests.data.videos import numbered_frames, write_video
@@ -129,7 +129,7 @@ def test_missing_flow_is_one_error_at_the_start(frames, tiny, tmp_path):
     with pytest.raises(ConfigError, match=rf"embedded.*no flow.*{tool}"):
         make_train_batches(tiny, views, seed=0, global_batch=4)
     with pytest.raises(ConfigError, match=rf"view 'other' reads flow.*'video' or 'frames'.*{tool}"):
-        check_modalities(PackedSource([], ()), views)
+        check_modalities(TfdsSource([], "x"), views)
 
 
 def test_a_missing_file_of_flow_is_a_bad_file(frames, tmp_path):

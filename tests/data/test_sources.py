@@ -4,13 +4,12 @@ from dataclasses import replace
 import cv2
 import numpy as np
 import pytest
-from array_record.python.array_record_module import ArrayRecordWriter
 
 from jaxvid.core.config import ConfigError
 from jaxvid.core.types import View
 from jaxvid.data.config import DataConfig
 from jaxvid.data.decode import VideoError
-from jaxvid.data.images import EncodedFrames, FrameFolder, pack_clip
+from jaxvid.data.images import EncodedFrames, FrameFolder
 from jaxvid.data.pipeline import describe, make_eval_batches, make_train_batches
 from jaxvid.data.sources import SOURCES, make_source
 from tests.data.videos import numbered_frames
@@ -35,17 +34,6 @@ def frames(tiny, clips, tmp_path):
         lines.append(f"c{i},n{i},test")
     (tmp_path / "m.csv").write_text("\n".join(lines) + "\n")
     return replace(tiny, source="frames", manifest=str(tmp_path / "m.csv"), short_side=-1)
-
-
-@pytest.fixture
-def packed(tiny, clips, tmp_path):
-    writer = ArrayRecordWriter(str(tmp_path / "test-00.array_record"), "group_size:1")
-    for i, clip in enumerate(clips):
-        writer.write(pack_clip(f"c{i}", i, [png(image) for image in clip]))
-    writer.close()
-    (tmp_path / "classes.txt").write_text("n0\nn1\nn2\n")
-    manifest = str(tmp_path / "{split}-*.array_record")
-    return replace(tiny, source="array_record", manifest=manifest, short_side=-1)
 
 
 @pytest.fixture
@@ -76,7 +64,13 @@ def tfds_data(tiny, clips, tmp_path):
     return replace(tiny, source="tfds", manifest="clips", root=str(tmp_path), short_side=-1)
 
 
-@pytest.mark.parametrize("kind", ["frames", "packed", "tfds_data"])
+@pytest.fixture
+def tfds_folder(tfds_data, tmp_path):
+    """The same data set, without the class that made it."""
+    return replace(tfds_data, manifest=str(tmp_path / "clips" / "1.0.0"), root="")
+
+
+@pytest.mark.parametrize("kind", ["frames", "tfds_data", "tfds_folder"])
 def test_sources_of_images_give_the_same_clips(kind, clips, request):
     data = request.getfixturevalue(kind)
     info = describe(data, "test")
@@ -104,13 +98,17 @@ def test_every_source_of_the_table_is_a_choice_of_the_config(tiny):
         describe(replace(tiny, source="video"), "train")
 
 
-def test_missing_split_of_shards(packed, tfds_data):
-    with pytest.raises(ConfigError, match="no file matches"):
-        make_source(packed, "train")
-    with pytest.raises(ConfigError, match=r"no split 'train'.*test"):
-        make_source(tfds_data, "train")
-    with pytest.raises(ConfigError, match="subset needs a manifest"):
-        make_source(replace(packed, subset=0.5), "test")
+def test_what_tfds_does_not_have(tfds_data, tfds_folder, tmp_path):
+    for data in (tfds_data, tfds_folder):
+        with pytest.raises(ConfigError, match=r"clips/1\.0\.0: no split 'train'.*test"):
+            make_source(data, "train")
+        with pytest.raises(ConfigError, match="subset needs a manifest"):
+            make_source(replace(data, subset=0.5), "test")
+    for manifest in (str(tmp_path), "packd"):
+        with pytest.raises(ConfigError, match=r"neither a folder with .* nor a TFDS name"):
+            make_source(replace(tfds_folder, manifest=manifest), "test")
+    with pytest.raises(ConfigError, match=r"=s3://b/packed: shards are read from folders and"):
+        make_source(replace(tfds_folder, manifest="s3://b/packed"), "test")
 
 
 def test_label_above_num_classes(frames):

@@ -1,16 +1,12 @@
 """check_data, pack_videos and bench_loader on a handful of generated files."""
 
 import re
-from dataclasses import replace
 
 import numpy as np
 import pytest
 
-from jaxvid.core.types import View
-from jaxvid.data.config import DataConfig
 from jaxvid.data.decode import probe, read_frames
 from jaxvid.data.manifest import load_manifest
-from jaxvid.data.pipeline import make_eval_batches
 from jaxvid.tools import bench_loader, check_data, pack_videos
 from tests.data.videos import numbered_frames, write_video
 
@@ -107,35 +103,6 @@ def test_packing_keeps_times(folder, start):
     np.testing.assert_allclose(
         np.diff(new.pts) * float(new.time_base), np.diff(old.pts) * float(old.time_base), atol=1e-4
     )
-
-
-def test_pack_to_array_record(folder, tiny_data):
-    (folder / "videos" / "2.mp4").write_bytes((folder / "videos" / "0.mp4").read_bytes())
-    arguments = [f"--manifest={folder}/m.csv", f"--out={folder}/packed", "--format=array_record"]
-    assert pack_videos.main([*arguments, "--short_side=48", "--shard=3"]) == 0
-    names = sorted(p.name for p in (folder / "packed").iterdir())
-    assert names == [
-        "classes.txt",
-        "pack.json",
-        "test-00000-of-00001.array_record",
-        "train-00000-of-00002.array_record",
-        "train-00001-of-00002.array_record",
-    ]
-    assert pack_videos.main([*arguments, "--short_side=48", "--shard=2"]) == 2  # no mixture
-    data = replace(
-        tiny_data, source="array_record", manifest=f"{folder}/packed/{{split}}-*.array_record"
-    )
-    (packed,) = make_eval_batches(data, {"video": View()}, "train", batch_size=4)
-    data = replace(data, source="video", manifest=f"{folder}/m.csv", short_side=48)
-    (direct,) = make_eval_batches(data, {"video": View()}, "train", batch_size=4)
-    assert packed["label"].tolist() == direct["label"].tolist() == [0, 1, 0, 1]
-    gap = np.abs(packed["video"].astype(int) - direct["video"])
-    assert gap.mean() < 4
-
-
-@pytest.fixture
-def tiny_data():
-    return DataConfig(frames=4, stride=2, size=32, short_side=48)
 
 
 def test_bench_loader_prints_a_row_per_loop(folder, capsys):
