@@ -88,7 +88,7 @@ def train_or_stop(
     if lead:
         (workdir / "banner.txt").write_text(text + "\n\n" + banner.parameter_table(run) + "\n")
         (workdir / "config.json").write_text(json.dumps(stored_config(run), indent=1) + "\n")
-        names = describe(run.data, run.data.train_split).class_names
+        names = run.training_data.class_names
         (workdir / "classes.json").write_text(json.dumps(names) + "\n")
         (workdir / "versions.json").write_text(json.dumps(banner.versions(), indent=1) + "\n")
     writer = Writer(workdir, first) if lead else None

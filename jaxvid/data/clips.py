@@ -6,7 +6,6 @@ import zlib
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
@@ -16,6 +15,7 @@ from jaxvid.core.types import View
 from jaxvid.data.config import DataConfig
 from jaxvid.data.decode import VideoError
 from jaxvid.data.images import Video
+from jaxvid.data.mixture import Mixture, order
 from jaxvid.data.sampling import (
     TARGETS,
     Plan,
@@ -30,7 +30,7 @@ from jaxvid.data.text import Sentences
 from jaxvid.data.views import TEN_CROP_SHARE, apply_crop, fixed_crops, sample_crop, scale_crop
 
 BAD = "_bad"  # batch entry that carries the numbers of unreadable clips to the consumer
-_ORDER, _ROW, _SAME = 1, 2, 3  # tags that keep random streams apart
+_ROW, _SAME = 2, 3  # tags that keep random streams apart (1: their order)
 
 
 class TooManyBadFiles(UserError):
@@ -106,8 +106,10 @@ class TrainMaker(Maker):
     def index(self, step: int, slot: int) -> int:
         """Position in the split of decode ``slot`` of ``step``."""
         per_step = self.global_batch // self.data.repeat
+        if isinstance(self.source, Mixture):
+            return self.source.draw(self.seed, step * per_step + slot)
         epoch, step = divmod(step, len(self.source) // per_step)
-        return int(_order(self.seed, epoch, len(self.source))[step * per_step + slot])
+        return int(order(self.seed, epoch, len(self.source))[step * per_step + slot])
 
     def _clips(self, step: int, slot: int) -> tuple[dict[int, dict], list[tuple[int, str]]]:
         """Views of the rows of one decode, and the bad files met on the way."""
@@ -122,7 +124,8 @@ class TrainMaker(Maker):
             except VideoError as error:
                 bad[index] = str(error)
                 check_bad(bad, self.data.max_bad, len(self.source))
-                index = (index + 1) % len(self.source)
+                mixed = isinstance(self.source, Mixture)
+                index = self.source.after(index) if mixed else (index + 1) % len(self.source)
         facts = self.facts(record, index)
         return {row: clip | facts for row, clip in clips.items()}, list(bad.items())
 
@@ -295,11 +298,6 @@ def read_once(video: Video, plans: Sequence[np.ndarray], short_side: int) -> Dec
     """Every frame that ``plans`` name."""
     wanted = np.unique(np.concatenate([np.ravel(ids) for ids in plans]))
     return Decoded(wanted, video.read(wanted, short_side))
-
-
-@lru_cache(maxsize=4)
-def _order(seed: int, epoch: int, count: int) -> np.ndarray:
-    return np.random.default_rng((seed, _ORDER, epoch)).permutation(count)
 
 
 def _view_of(key: str) -> str:

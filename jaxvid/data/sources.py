@@ -112,11 +112,21 @@ def open_flow(path: str, start: float | None, end: float | None) -> Video:
     return (FrameFolder if os.path.isdir(path) else VideoFile)(path, start, end)
 
 
+def parts_of(source) -> Sequence:
+    """The data sets of a mixture, else the source itself."""
+    return getattr(source, "parts", (source,))
+
+
 def check_modalities(source, views: Mapping[str, View]) -> None:
     """Raise ConfigError unless every record of ``source`` has what ``views`` read."""
     reader = next((name for name, view in views.items() if view.source == "flow"), None)
     if reader is None:
         return
+    for part in parts_of(source):
+        _check_flow(part, reader)
+
+
+def _check_flow(source, reader: str) -> None:
     how = "python -m jaxvid.tools.make_flow computes it and writes a manifest with this column"
     if not isinstance(source, ManifestSource):
         raise ConfigError(
@@ -140,6 +150,10 @@ def sentences_of(source, views: Mapping[str, View]) -> list[str]:
     reader = next((name for name, view in views.items() if view.text), None)
     if reader is None:
         return []
+    return [text for part in parts_of(source) for text in _sentences(part, reader)]
+
+
+def _sentences(source, reader: str) -> list[str]:
     if not isinstance(source, ManifestSource):
         raise ConfigError(
             f"view '{reader}' reads sentences, which needs config.data.source 'video', 'frames' or "
@@ -274,8 +288,9 @@ def make_source(data: DataConfig, split: str):
 
 def _required(data: DataConfig) -> str:
     if not data.manifest:
+        which = "evaluations and pictures read it, and they need" if data.mixture else "it needs"
         raise ConfigError(
-            f"config.data.manifest is empty; source '{data.source}' needs "
+            f"config.data.manifest is empty, config.data.source is '{data.source}'; {which} "
             "--config.data.manifest=... (see python -m jaxvid.tools.make_manifest --help)"
         )
     return data.manifest
