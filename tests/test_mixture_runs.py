@@ -33,7 +33,7 @@ def config(name, folder, mixture, arg="", manifest="a.csv", **fields):
 
 
 def test_pretraining_on_two_sets_evaluated_on_one(folder, tmp_path):
-    made = config("small_video", folder, "a.csv=2,b.csv=1", "method=videomae")
+    made = config("small_video", folder, "a.csv=2,b.csv=1", "method=videomae", data__repeat=1)
     made.evals = evals.frozen(kinds=("knn",))
     train(made, tmp_path, quiet=True)
     banner = (tmp_path / "banner.txt").read_text()

@@ -18,8 +18,9 @@ class DataConfig:
 
     Attributes:
       source: where clips come from; "embedded" is the generated motion set, the others read files.
-      manifest: csv or parquet file (see :mod:`jaxvid.data.manifest`); for "array_record" a glob of
-        shards with ``{split}`` in it, for "tfds" a data set name such as "ucf101:1.0.0".
+      manifest: csv or parquet file, or its URL (see :mod:`jaxvid.data.manifest`); for
+        "array_record" a glob of shards with ``{split}`` in it, for "tfds" a data set name such as
+        "ucf101:1.0.0".
       mixture: what training reads instead of ``manifest``, several data sets with their weights:
         "k400.csv=2,ssv2.csv=1" (see :mod:`jaxvid.data.mixture`). Evaluations and pictures go on
         reading ``manifest``, which need not be among them. Labels are those of the manifests

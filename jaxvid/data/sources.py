@@ -15,10 +15,11 @@ import numpy as np
 from jaxvid.core.config import ConfigError, choose, suggest
 from jaxvid.core.types import View
 from jaxvid.data.config import DataConfig, cache_folder
-from jaxvid.data.decode import VideoError, VideoIndex, probe, read_frames
+from jaxvid.data.decode import VideoError, VideoIndex, open_file, probe, read_frames
 from jaxvid.data.embedded import embedded_folder
 from jaxvid.data.images import DecodedFrames, EncodedFrames, FrameFolder, Video, unpack_clip
 from jaxvid.data.manifest import Manifest, load_manifest, take_subset
+from jaxvid.data.remote import RemoteFile, is_url
 
 
 class Record(NamedTuple):
@@ -40,22 +41,29 @@ class Record(NamedTuple):
 
 
 @lru_cache(maxsize=8192)
-def _probe(path: str, size: int, changed: int) -> VideoIndex:
-    return probe(path)
+def _known(path: str, size: int, changed: int) -> list[VideoIndex]:
+    """Where the index of a file is kept once it has been read."""
+    return []
 
 
-def _index(path: str) -> VideoIndex:
-    """The index of a file, read once while the file stays as it is."""
-    try:
-        facts = os.stat(path)
-    except OSError:
-        return probe(path)  # which says what is wrong
-    return _probe(path, facts.st_size, facts.st_mtime_ns)
+def _index(file: str | RemoteFile) -> VideoIndex:
+    """The index of a file, read once while the file stays as it is (of a remote one: its size)."""
+    if isinstance(file, RemoteFile):
+        known = _known(file.url, file.size, 0)
+    else:
+        try:
+            facts = os.stat(file)
+        except OSError:
+            return probe(file)  # which says what is wrong
+        known = _known(file, facts.st_size, facts.st_mtime_ns)
+    if not known:
+        known.append(probe(file))
+    return known[0]
 
 
 @dataclass(frozen=True)
 class VideoFile:
-    """A file, or its seconds [start, end)."""
+    """A file or URL, or its seconds [start, end); a URL is for one thread."""
 
     path: str
     start: float | None = None
@@ -68,10 +76,14 @@ class VideoFile:
     def read(self, frame_ids: np.ndarray, short_side: int) -> np.ndarray:
         first, _ = self._range()
         ids = np.asarray(frame_ids) + first
-        return read_frames(self.path, ids, short_side=short_side, index=_index(self.path))
+        return read_frames(self._file, ids, short_side=short_side, index=_index(self._file))
+
+    @cached_property
+    def _file(self) -> str | RemoteFile:
+        return open_file(self.path) if is_url(self.path) else self.path
 
     def _range(self) -> tuple[int, int]:
-        index = _index(self.path)
+        index = _index(self._file)
         try:
             first, last = index.between(self.start, self.end)
         except ValueError as error:
@@ -201,7 +213,13 @@ def _video_source(data: DataConfig, split: str) -> ManifestSource:
 
 
 def _frames_source(data: DataConfig, split: str) -> ManifestSource:
-    return ManifestSource(split_manifest(data, split), FrameFolder)
+    manifest = split_manifest(data, split)
+    for url in (row.path for row in manifest.rows if is_url(row.path)):
+        raise ConfigError(
+            f"{manifest.origin}: '{url}' is a URL; config.data.source 'frames' reads folders of "
+            "this machine, 'video' also reads URLs"
+        )
+    return ManifestSource(manifest, FrameFolder)
 
 
 @dataclass(frozen=True)
