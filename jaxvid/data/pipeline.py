@@ -19,6 +19,7 @@ from jaxvid.core.config import ConfigError, check, choose
 from jaxvid.core.types import View
 from jaxvid.data.clips import (
     BAD,
+    SECONDS,
     EvalMaker,
     Maker,
     TooManyBadFiles,
@@ -30,6 +31,7 @@ from jaxvid.data.config import DataConfig
 from jaxvid.data.mixture import Mixture, training_source
 from jaxvid.data.sampling import PLANS
 from jaxvid.data.sources import check_modalities, make_source, sentences_of
+from jaxvid.data.stages import STAGES
 from jaxvid.data.text import Sentences, sentence_features
 from jaxvid.data.views import CROPS
 
@@ -216,11 +218,14 @@ class Batches:
     Attributes:
       close: call it to end reading early.
       stats: "bad_files" (distinct unreadable files so far) and "substitutions" (rows they cost).
+      threads: clips that are worked on at once, over all processes of this host's loader.
     """
 
     def __init__(self, maker: "Maker", data: DataConfig, steps: range):
         self._source, self._max_bad = maker.source, data.max_bad
         self._steps, self._bad, self._substitutions = steps, {}, 0
+        self._seconds = np.zeros(len(STAGES))
+        self.threads = maker.threads * max(data.workers, 1)
         ahead = max(1, data.prefetch_mb * 2**20 // maker.nbytes)
         # Its note on hidden frames would stand at the end of our error messages.
         grain.config.update("py_traceback_filtering", "off")
@@ -251,6 +256,7 @@ class Batches:
         if not self._iterators:
             raise StopIteration
         batch = next(self._iterators[0])
+        self._seconds += batch.pop(SECONDS, 0.0)  # evaluations aren't timed
         numbers, reasons = batch.pop(BAD)
         for number, reason in zip(numbers.tolist(), reasons.tolist()):
             self._bad.setdefault(number, reason)
@@ -261,6 +267,11 @@ class Batches:
     @property
     def stats(self) -> dict[str, int]:
         return {"bad_files": len(self._bad), "substitutions": self._substitutions}
+
+    def take_seconds(self) -> dict[str, float]:
+        """Seconds of all loader threads by stage, of the batches since the last call."""
+        seconds, self._seconds = self._seconds, np.zeros(len(STAGES))
+        return dict(zip(STAGES, seconds.tolist()))
 
     @property
     def bad_files(self) -> list[str]:
