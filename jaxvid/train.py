@@ -188,7 +188,7 @@ def report(figures: Mapping[str, float], step: int, writer, terminal) -> None:
     names = [n for n in SHOWN if n in figures]
     names += [n for n in ("skipped", "bad_files") if figures[n]]
     shown = [f"{name} {figures[name]:.4g}" for name in names]
-    hint = loader_hint(figures, usable_cores())
+    hint = loader_hint(figures, usable_cores(), jax.process_count())
     speed = f"{figures['clips_per_s']:.1f} clips/s  input-wait {100 * figures['input_wait']:.0f} %"
     speed += f" ({hint})" if hint else ""
     mfu = [f"MFU {100 * figures['mfu']:.1f} %"] if "mfu" in figures else []

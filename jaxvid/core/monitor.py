@@ -75,8 +75,8 @@ class Window:
 
         Args:
           loader: counters of the loader.
-          stages: seconds that its threads spent by stage on the batches of the window; become
-            "loader/<stage>", the mean number of threads at work on it.
+          stages: seconds that its threads spent by stage on this host's rows of the window; become
+            "loader/<stage>", milliseconds per clip.
         """
         self.wait()
         values = jax.device_get(self._metrics)
@@ -91,7 +91,8 @@ class Window:
         figures["train_seconds"] = self.train_seconds
         figures["clips_per_s"] = rate * self._run.config.batch_size
         figures["input_wait"] = self._wait / seconds
-        figures |= {f"loader/{stage}": spent / seconds for stage, spent in stages.items()}
+        clips = max(len(values), 1) * self._run.config.batch_size / jax.process_count()
+        figures |= {f"loader/{stage}": 1e3 * spent / clips for stage, spent in stages.items()}
         figures |= {name: float(value) for name, value in loader.items()}
         if stats := self._run.mesh.local_devices[0].memory_stats():  # None on a CPU
             figures["memory_gb"] = stats["peak_bytes_in_use"] / 1e9
@@ -101,26 +102,28 @@ class Window:
         return figures
 
 
-def loader_hint(figures: Mapping[str, float], cores: int) -> str:
+def loader_hint(figures: Mapping[str, float], cores: int, hosts: int = 1) -> str:
     """What to do about a loader that the steps wait for, "" if they wait for less than a tenth.
 
     Args:
-      figures: of a window: "input_wait", "loader/<stage>" and "loader_threads".
-      cores: that the loader may use.
+      figures: of a window: "input_wait", "clips_per_s", "loader/<stage>" and "loader_threads".
+      cores: that the loader of a host may use.
+      hosts: that share the clips.
     """
     stages = {k.removeprefix("loader/"): v for k, v in figures.items() if k.startswith("loader/")}
-    busy, threads = sum(stages.values()), int(figures.get("loader_threads", 0))
-    if figures["input_wait"] <= 0.1 or not busy:
+    if figures["input_wait"] <= 0.1 or not sum(stages.values()):
         return ""
-    stage = max(stages, key=stages.get)
+    stage, threads = max(stages, key=stages.get), int(figures["loader_threads"])
+    share = stages[stage] / sum(stages.values())
+    busy = min(sum(stages.values()) / 1e3 * figures["clips_per_s"] / hosts, threads)
     if busy < 0.6 * threads:
-        advice = "threads idle: more data.workers, a larger data.prefetch_mb or a lower data.repeat"
+        advice = "more data.workers, a larger data.prefetch_mb or a lower data.repeat"
     elif threads < cores:
-        advice = f"threads busy: more data.threads ({cores} cores)"
+        advice = f"more data.threads ({cores} cores)"
     else:
         advice = ADVICE[stage]
-    share = f"{stage} {100 * stages[stage] / busy:.0f} % of loader time"
-    return f"loader-bound: {share}, {min(busy, threads):.1f} of {threads} threads busy; {advice}"
+    where = f"{stage} {100 * share:.0f} % of loader time, {busy:.1f} of {threads} threads busy"
+    return f"loader-bound: {where}; {advice}"
 
 
 class StopSignal:

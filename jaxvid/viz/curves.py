@@ -15,7 +15,7 @@ TITLES = {
     "reconstruction": "reconstruction loss",
     "input_wait": "waiting for input",
     "clips_per_s": "clips per second",
-    "loader": "loader threads busy",
+    "loader": "loader, ms per clip",
     "grad_norm": "gradient norm",
     "lr": "learning rate",
     "mfu": "model FLOPs utilisation",

@@ -56,8 +56,8 @@ def test_window_counts_waiting_and_steps_but_not_the_rest(monkeypatch):
     assert figures["input_wait"] == pytest.approx(1.0 / 2.5)
     assert figures["clips_per_s"] == pytest.approx(2 * 8 / 2.5)
     assert figures["bad_files"] == 1
-    assert figures["loader/decode"] == 2.0  # threads, on average over 2.5 s
-    assert figures["loader/crop"] == 0.4
+    assert figures["loader/decode"] == pytest.approx(5e3 / 16)  # two batches of 8
+    assert figures["loader/crop"] == pytest.approx(1e3 / 16)
 
 
 @pytest.mark.parametrize(
@@ -65,21 +65,22 @@ def test_window_counts_waiting_and_steps_but_not_the_rest(monkeypatch):
     [
         (0.1, (0, 4, 0, 0), 4, ""),  # the steps hardly wait
         (0.5, (0, 0, 0, 0), 4, ""),  # nothing is known
-        (0.5, (0.2, 3.3, 0.3, 0.2), 4, "decode 82 % of loader time, 4.0 of 4 threads busy; threads "
-         "busy: more data.threads (8 cores)"),
+        (0.5, (0.2, 3.3, 0.3, 0.2), 4, "decode 82 % of loader time, 4.0 of 4 threads busy; more "
+         "data.threads (8 cores)"),
         (0.5, (0.4, 6.0, 0.5, 0.1), 8, "decode 86 % of loader time, 7.0 of 8 threads busy; "
          "pack_videos, data.repeat or more cores"),
         (0.5, (5.0, 2.0, 0.5, 0.1), 8, "open 66 % of loader time, 7.6 of 8 threads busy; shorter"),
         (0.5, (1, 2, 5, 0), 8, "crop 62 % of loader time, 8.0 of 8 threads busy; fewer or smaller"),
         (0.5, (1, 1, 1, 9), 8, "stack 75 % of loader time, 8.0 of 8 threads busy; more data.wo"),
-        (0.9, (0, 2, 0, 0), 8, "decode 100 % of loader time, 2.0 of 8 threads busy; threads idle: "
-         "more data.workers"),
+        (0.9, (0, 2, 0, 0), 8, "decode 100 % of loader time, 2.0 of 8 threads busy; more "
+         "data.workers, a larger"),
     ],
 )  # fmt: skip
 def test_hint(wait, stages, threads, hint):
-    figures = {"input_wait": wait, "loader_threads": float(threads), "loss": 1.0}
-    figures |= {f"loader/{stage}": value for stage, value in zip(STAGES, stages)}
-    found = monitor.loader_hint(figures, cores=8)
+    """The stages are busy threads; each of two hosts makes 25 of the 50 clips of a second."""
+    figures = {"input_wait": wait, "loader_threads": float(threads), "clips_per_s": 50.0}
+    figures |= {f"loader/{stage}": 1e3 * value / 25 for stage, value in zip(STAGES, stages)}
+    found = monitor.loader_hint(figures, cores=8, hosts=2)
     assert found.startswith(f"loader-bound: {hint}") if hint else found == ""
 
 

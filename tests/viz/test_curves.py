@@ -25,7 +25,7 @@ def test_the_stages_of_the_loader_share_a_figure(tmp_path):
     figures = curves.training_curves(run)
     assert not {"loader/open", "loader/decode"} & set(figures)
     ax = figures["loader"].axes[0]
-    assert ax.get_title(loc="left") == "loader threads busy"
+    assert ax.get_title(loc="left") == "loader, ms per clip"
     assert [line.get_label() for line in ax.lines] == ["open", "decode"]
     np.testing.assert_array_equal(ax.lines[1].get_ydata(), range(len(run.metrics)))
 
