@@ -1,4 +1,4 @@
-"""check_data, pack_videos and bench_loader on a handful of generated files."""
+"""check_data and pack_videos on a handful of generated files."""
 
 import re
 from dataclasses import replace
@@ -11,7 +11,7 @@ from jaxvid.data.config import DataConfig
 from jaxvid.data.decode import probe, read_frames
 from jaxvid.data.manifest import load_manifest
 from jaxvid.data.pipeline import make_eval_batches
-from jaxvid.tools import bench_loader, check_data, pack_videos
+from jaxvid.tools import check_data, pack_videos
 from tests.data.videos import numbered_frames, write_video
 
 
@@ -136,33 +136,3 @@ def test_pack_to_array_record(folder, tiny_data):
 @pytest.fixture
 def tiny_data():
     return DataConfig(frames=4, stride=2, size=32, short_side=48)
-
-
-def test_bench_loader_prints_a_row_per_loop(folder, capsys):
-    videos = f"--videos={folder}/videos/0.mp4"
-    assert bench_loader.main([videos, "--clips=2", "--size=32", "--stride=1"]) == 0
-    out = capsys.readouterr().out
-    assert "20 frames, 2 clips of 16 x 1" in out
-    assert "jaxvid " in out
-    assert "opencv " in out
-    rows = [line for line in out.splitlines() if line.startswith("decord ")]
-    assert len(rows) == 1 or "decord is not installed" in out
-
-
-def test_bench_loops_cut_the_same_clip(folder):
-    path, ids = str(folder / "videos" / "3.mp4"), np.arange(3, 19)
-    clips = {
-        name: loop(path, ids, 224, np.random.default_rng(1)).astype(int)
-        for name, loop in bench_loader.LOOPS.items()
-        if name != "decord"
-    }
-    assert clips["jaxvid"].shape == (16, 224, 224, 3)
-    assert np.abs(clips["jaxvid"] - clips["opencv"]).mean() < 6
-
-
-def test_files_the_benchmark_makes(tmp_path):
-    files = bench_loader.make_files(tmp_path, seconds=1)
-    whole, packed = (read_frames(path, [0]).shape[1:3] for path in files.values())
-    assert whole == (720, 1280)
-    assert packed == (256, 454)
-    assert len(probe(next(iter(files.values()))).keys) == 1
