@@ -13,9 +13,9 @@ from tests.data.videos import numbered_frames, write_video
 
 @pytest.fixture(scope="module")
 def videos(tmp_path_factory):
-    """Two files of different lengths, one of them to be shrunk by the other tiers."""
+    """Two files of different lengths, one of them to be shrunk; decord fails below 64 pixels."""
     folder = tmp_path_factory.mktemp("videos")
-    sizes = {"long": (40, 96, 72), "short": (24, 64, 48)}
+    sizes = {"long": (40, 192, 144), "short": (24, 128, 96)}
     return [
         str(write_video(folder / f"{name}.mp4", numbered_frames(*size)))
         for name, size in sizes.items()
@@ -25,10 +25,10 @@ def videos(tmp_path_factory):
 def test_every_tier_holds_the_same_frames(videos, tmp_path):
     ids = np.array([20, 3, 7])
     for label, make in TIERS.values():
-        tier = make(videos, tmp_path, 48)
+        tier = make(videos, tmp_path, 96)
         for path, opener in zip(videos, tier.openers, strict=True):
-            expected = read_frames(path, ids, short_side=48).astype(int)
-            frames = opener().read(ids, 48)
+            expected = read_frames(path, ids, short_side=96).astype(int)
+            frames = opener().read(ids, 96)
             assert opener().num_frames() == probe(path).num_frames, label
             assert frames.shape == expected.shape, label
             assert np.abs(frames - expected).mean() < 4, label
@@ -77,9 +77,9 @@ def test_table_of_made_costs():
 
 
 def test_a_run_prints_a_row_per_tier_and_loop(videos, capsys):
-    assert bench_loader.main([f"--videos={','.join(videos)}", "--clips=4", "--size=32"]) == 0
+    assert bench_loader.main([f"--videos={','.join(videos)}", "--clips=4", "--size=84"]) == 0
     out = capsys.readouterr().out
-    assert "2 video(s) of 64 frames; 4 clips of 16 x 4, 32 px, one per decode" in out
+    assert "2 video(s) of 64 frames; 4 clips of 16 x 4, 84 px, one per decode" in out
     rows = [line.strip("| ").split(" | ")[:2] for line in out.splitlines() if line[:2] == "| "][1:]
     loops = ["jaxvid", *bench_loader.usable_loops()[0]]
     files = [[label, loop] for label in ("mp4 as shipped", "packed mp4") for loop in loops]
