@@ -92,6 +92,14 @@ def test_batches_are_those_of_the_folder(local, fetched):
     np.testing.assert_array_equal(one["video"], two["video"])
 
 
+def test_worker_processes_open_urls_too(local):
+    there = replace(local, manifest=f"file://{local.manifest}", workers=1)
+    settings = dict(seed=1, global_batch=6, num_steps=2)
+    batches = [make_train_batches(data, {"video": View()}, **settings) for data in (local, there)]
+    for one, two in zip(*batches, strict=True):
+        np.testing.assert_array_equal(one["video"], two["video"])
+
+
 def test_a_manifest_here_may_list_videos_there(local, fetched, tmp_path):
     rows = "".join(f"gs://bucket/videos/v{i}.mp4\n" for i in range(COUNT))
     (tmp_path / "m.csv").write_text("path\n" + rows)
@@ -105,12 +113,11 @@ def test_a_manifest_here_may_list_videos_there(local, fetched, tmp_path):
 
 
 def test_a_small_file_is_one_request_for_index_and_frames(fetched, folder):
-    video = VideoFile("gs://bucket/videos/v0.mp4")
-    assert video.num_frames() == 30
-    np.testing.assert_array_equal(
-        video.read(np.array([25, 3]), 0), read_frames(folder / "videos/v0.mp4", [25, 3])
-    )
-    assert fetched == [("v0.mp4", 0, remote.BLOCK)]
+    path = write_video(folder / "new.mp4", numbered_frames(25))  # its index isn't known yet
+    video = VideoFile("gs://bucket/new.mp4")
+    assert video.num_frames() == 25
+    np.testing.assert_array_equal(video.read(np.array([24, 3]), 0), read_frames(path, [24, 3]))
+    assert fetched == [("new.mp4", 0, remote.BLOCK)]
 
 
 def test_of_a_long_file_only_what_a_clip_needs_is_fetched(fetched, folder, monkeypatch):

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import pytest
 
 from jaxvid.core.types import View
-from jaxvid.data import stages
+from jaxvid.data import clips, stages
 from jaxvid.data.clips import SECONDS, TrainMaker
 from jaxvid.data.pipeline import make_train_batches, resolve_views
 from jaxvid.data.sources import make_source
@@ -69,8 +69,14 @@ def test_seconds_reach_the_consumer_and_are_taken_once(tiny, fields):
     assert sum(batches.take_seconds().values()) == 0
 
 
-def test_threads_of_all_processes(tiny):
-    for fields, threads in (({"threads": 3}, 3), ({"threads": 3, "workers": 2}, 6)):
+def test_threads_of_all_processes(tiny, monkeypatch):
+    monkeypatch.setattr(clips, "usable_cores", lambda: 10)
+    for fields, threads in (
+        ({"threads": 3}, 3),
+        ({"threads": 3, "workers": 2}, 6),
+        ({"threads": 0}, 10),
+        ({"threads": 0, "workers": 3}, 9),
+    ):
         data = replace(tiny, **fields)
         batches = make_train_batches(data, VIEWS, seed=0, global_batch=4, num_steps=1)
         assert batches.threads == threads
