@@ -14,6 +14,7 @@ REQUIRES = [
     "etils[epath]",
     "flatbuffers",  # jax.export
     "flax>=0.12.7",
+    "fsspec",
     "grain>=0.2.16",
     "matplotlib",
     "ml-collections>=1.1",

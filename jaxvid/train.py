@@ -12,7 +12,8 @@ from jax.experimental import multihost_utils
 from jaxvid.core import banner, sharding
 from jaxvid.core.checkpoint import Checkpointer, check_required, init_from
 from jaxvid.core.config import ConfigError, UserError
-from jaxvid.core.monitor import Profile, StopSignal, Window
+from jaxvid.core.hardware import usable_cores
+from jaxvid.core.monitor import Profile, StopSignal, Window, loader_hint
 from jaxvid.core.run import Run, changed_fields
 from jaxvid.core.types import TrainState
 from jaxvid.core.workdir import Workdir, open_workdir
@@ -88,7 +89,7 @@ def train_or_stop(
     if lead:
         (workdir / "banner.txt").write_text(text + "\n\n" + banner.parameter_table(run) + "\n")
         (workdir / "config.json").write_text(json.dumps(stored_config(run), indent=1) + "\n")
-        names = describe(run.data, run.data.train_split).class_names
+        names = run.training_data.class_names
         (workdir / "classes.json").write_text(json.dumps(names) + "\n")
         (workdir / "versions.json").write_text(json.dumps(banner.versions(), indent=1) + "\n")
     writer = Writer(workdir, first) if lead else None
@@ -150,7 +151,8 @@ def loop(
             finished = step == total or out_of_time(run, window, step)
             last = stopping or finished
             if step % c.log_every == 0 or last:
-                figures = window.flush(batches.stats)
+                loader = batches.stats | {"loader_threads": batches.threads}
+                figures = window.flush(loader, batches.take_seconds())
                 report(figures, step, writer, terminal)
                 if figures["skipped_in_a_row"] >= c.max_skips:
                     save(run, saver, state, place)
@@ -186,9 +188,9 @@ def report(figures: Mapping[str, float], step: int, writer, terminal) -> None:
     names = [n for n in SHOWN if n in figures]
     names += [n for n in ("skipped", "bad_files") if figures[n]]
     shown = [f"{name} {figures[name]:.4g}" for name in names]
-    wait = 100 * figures["input_wait"]
-    hint = " (loader-bound: pack the videos or raise data.repeat)" if wait > 10 else ""
-    speed = f"{figures['clips_per_s']:.1f} clips/s  input-wait {wait:.0f} %{hint}"
+    hint = loader_hint(figures, usable_cores(), jax.process_count())
+    speed = f"{figures['clips_per_s']:.1f} clips/s  input-wait {100 * figures['input_wait']:.0f} %"
+    speed += f" ({hint})" if hint else ""
     mfu = [f"MFU {100 * figures['mfu']:.1f} %"] if "mfu" in figures else []
     terminal.log(step, "  ".join([*shown, speed, *mfu, *collapse_warning(figures)]))
     if writer is not None:

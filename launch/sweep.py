@@ -34,6 +34,7 @@ from pathlib import Path
 from typing import Any
 
 from jaxvid.core.config import ConfigError, UserError, suggest
+from jaxvid.data.remote import is_url
 
 PROGRAM = (sys.executable, "-m", "jaxvid.main")
 RUN_KEYS = ("name", "config", "overrides", "init_from")
@@ -163,7 +164,7 @@ def check_manifests(jobs: Sequence[Job]) -> None:
         if named and job.record.get("status") != "done":
             asking.setdefault(named[-1], []).append(job.name)
     for path, names in asking.items():
-        if path and not (Path(path).exists() or glob.glob(path)):
+        if path and not (is_url(path) or Path(path).exists() or glob.glob(path)):
             runs = ", ".join(dict.fromkeys(names))
             raise ConfigError(f"data.manifest={path}: no such file; runs that read it: {runs}")
 

@@ -41,6 +41,7 @@ def test_what_a_run_writes(reference):
     rows = read_json_lines(reference / "metrics.jsonl")
     assert [row["step"] for row in rows] == [2, 4, 6, 8]
     assert {"loss", "lr/default", "grad_norm/default", "input_wait", "clips_per_s"} <= set(rows[0])
+    assert all(row["loader/decode"] > 0 < row["loader_threads"] for row in rows)
     banner = (reference / "banner.txt").read_text()
     assert "FLOPs/step" in banner
     assert "optimiser 'default'" in banner

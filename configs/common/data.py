@@ -1,7 +1,8 @@
 """Data sets: clip length, stride, plan and crop as the published runs use them.
 
 Each function returns ``config.data``. Data sets on disk are named on the command line:
-``--config.data.manifest=ssv2.csv`` (made by ``python -m jaxvid.tools.make_manifest``).
+``--config.data.manifest=ssv2.csv`` (made by ``python -m jaxvid.tools.make_manifest``), several for
+pretraining as ``--config.data.mixture=k400.csv=2,ssv2.csv=1``.
 """
 
 from collections.abc import Callable

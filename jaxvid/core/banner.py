@@ -15,6 +15,7 @@ from jaxvid.core.flops import jaxpr_flops
 from jaxvid.core.hardware import peak_flops
 from jaxvid.core.run import Run
 from jaxvid.core.writers import human
+from jaxvid.data.pipeline import SplitInfo
 
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy", "av")
 
@@ -48,7 +49,8 @@ def make_banner(run: Run, flops: int, start: str, matches: list[tuple[str, str, 
     peak = peak_flops(mesh.devices.flat[0])
     rows = [
         ("method", f"{c.method['name']}  ({run.method.dtype} compute, f32 parameters)"),
-        ("data", f"{run.data.source} {run.data.manifest or run.data.level}"),
+        ("data", f"{run.data.source} {run.data.mixture or run.data.manifest or run.data.level}"),
+        *(("", line) for line in mixture_lines(run.training_data)),
         ("command", shlex.join(["python", "-m", "jaxvid.main", *sys.argv[1:]])),
         ("batch", f"{c.batch_size} = {shards} shards x {c.accumulate} micro-batches x "
                   f"{c.batch_size // shards // c.accumulate}, repeat {run.data.repeat}"),
@@ -83,6 +85,15 @@ def make_banner(run: Run, flops: int, start: str, matches: list[tuple[str, str, 
     if matches:
         lines += ["", match_table(matches)]
     return "\n".join(["jaxvid", *lines])
+
+
+def mixture_lines(found: SplitInfo) -> list[str]:
+    """Size and share of every data set of a mixture, and how often an epoch goes through it."""
+    return [
+        f"{100 * share:.1f} % from {name}: {size:,} clips, "
+        f"{share * found.num_examples / size:.2f} times per epoch"
+        for name, size, share in found.parts
+    ]
 
 
 def match_table(matches: list[tuple[str, str, str]]) -> str:

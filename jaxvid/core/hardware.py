@@ -1,5 +1,6 @@
-"""What accelerators can do at most, by their vendors' data sheets."""
+"""What the hardware can do: accelerators at most, by their vendors' data sheets; usable cores."""
 
+import os
 import re
 from dataclasses import dataclass
 
@@ -51,3 +52,9 @@ def peak_flops(device: jax.Device) -> float | None:
     """Peak FLOP/s of a device, or None where no figure is known."""
     chip = chip_of(device)
     return chip.flops if chip else None
+
+
+def usable_cores() -> int:
+    """Cores that this process may run on."""
+    able = hasattr(os, "sched_getaffinity")  # not on macOS
+    return len(os.sched_getaffinity(0)) if able else os.cpu_count() or 1

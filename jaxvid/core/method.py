@@ -35,6 +35,7 @@ class Method:
     coupling: ClassVar[Literal["none", "batch"]]
     # What a bare ``config.init_from`` takes over: (source regex, target prefix), as in its rows.
     inherits: ClassVar[tuple[tuple[str, str], ...]] = ((r"(?=params/|extra/batch_stats/)", ""),)
+    needs_labels: ClassVar[bool] = False
     required: ClassVar[tuple[str, ...]] = ()  # prefixes of paths that must come by ``init_from``
 
     dtype: Literal["float32", "bfloat16"] = "float32"

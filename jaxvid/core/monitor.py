@@ -3,6 +3,7 @@
 import signal
 import threading
 import time
+from collections.abc import Mapping
 from pathlib import Path
 
 import jax
@@ -11,6 +12,14 @@ from jax.experimental import multihost_utils
 
 from jaxvid.core.hardware import peak_flops
 from jaxvid.core.run import Run
+
+# Against a stage that takes most of the loader's time while all cores work.
+ADVICE = {
+    "open": "shorter files (pack_videos), a nearer disk, or more data.threads to wait for it",
+    "decode": "pack_videos, data.repeat or more cores",
+    "crop": "fewer or smaller views, a smaller data.short_side or more cores",
+    "stack": "more data.workers",
+}
 
 
 class Window:
@@ -61,8 +70,14 @@ class Window:
         self.train_seconds += lap
         return lap
 
-    def flush(self, loader: dict[str, int]) -> dict[str, float]:
-        """Means over the window (last value of counters), speed, input-wait, memory, MFU."""
+    def flush(self, loader: Mapping[str, float], stages: Mapping[str, float]) -> dict[str, float]:
+        """Means over the window (last value of counters), speed, input-wait, memory, MFU.
+
+        Args:
+          loader: counters of the loader.
+          stages: seconds that its threads spent by stage on this host's rows of the window; become
+            "loader/<stage>", milliseconds per clip.
+        """
         self.wait()
         values = jax.device_get(self._metrics)
         names = dict.fromkeys(name for metrics in values for name in metrics)
@@ -76,6 +91,8 @@ class Window:
         figures["train_seconds"] = self.train_seconds
         figures["clips_per_s"] = rate * self._run.config.batch_size
         figures["input_wait"] = self._wait / seconds
+        clips = max(len(values), 1) * self._run.config.batch_size / jax.process_count()
+        figures |= {f"loader/{stage}": 1e3 * spent / clips for stage, spent in stages.items()}
         figures |= {name: float(value) for name, value in loader.items()}
         if stats := self._run.mesh.local_devices[0].memory_stats():  # None on a CPU
             figures["memory_gb"] = stats["peak_bytes_in_use"] / 1e9
@@ -83,6 +100,30 @@ class Window:
             figures["mfu"] = self._flops * rate / self._peak / self._run.mesh.devices.size
         self._metrics, self._seconds, self._wait = [], 0.0, 0.0
         return figures
+
+
+def loader_hint(figures: Mapping[str, float], cores: int, hosts: int = 1) -> str:
+    """What to do about a loader that the steps wait for, "" if they wait for less than a tenth.
+
+    Args:
+      figures: of a window: "input_wait", "clips_per_s", "loader/<stage>" and "loader_threads".
+      cores: that the loader of a host may use.
+      hosts: that share the clips.
+    """
+    stages = {k.removeprefix("loader/"): v for k, v in figures.items() if k.startswith("loader/")}
+    if figures["input_wait"] <= 0.1 or not sum(stages.values()):
+        return ""
+    stage, threads = max(stages, key=stages.get), int(figures["loader_threads"])
+    share = stages[stage] / sum(stages.values())
+    busy = min(sum(stages.values()) / 1e3 * figures["clips_per_s"] / hosts, threads)
+    if busy < 0.6 * threads:
+        advice = "more data.workers, a larger data.prefetch_mb or a lower data.repeat"
+    elif threads < cores:
+        advice = f"more data.threads ({cores} cores)"
+    else:
+        advice = ADVICE[stage]
+    where = f"{stage} {100 * share:.0f} % of loader time, {busy:.1f} of {threads} threads busy"
+    return f"loader-bound: {where}; {advice}"
 
 
 class StopSignal:

@@ -19,7 +19,13 @@ from jaxvid.core.optim import OptimConfig, make_optimizer, make_schedule
 from jaxvid.core.sharding import MeshConfig
 from jaxvid.core.types import Objective, RunInfo, TrainState, View
 from jaxvid.data.config import DataConfig
-from jaxvid.data.pipeline import describe, resolve_views, steps_per_epoch
+from jaxvid.data.pipeline import (
+    SplitInfo,
+    describe,
+    describe_training,
+    resolve_views,
+    steps_per_epoch,
+)
 from jaxvid.data.sampling import TARGETS
 from jaxvid.data.text import feature_width
 from jaxvid.methods import make_method
@@ -113,12 +119,8 @@ class Run:
         group = dict(self.config.method)
         if "num_classes" not in group:
             return group
-        found = describe(self.data, self.data.train_split)
-        if not found.has_labels:
-            raise ConfigError(
-                f"config.method '{group['name']}' needs labels; split '{self.data.train_split}' of "
-                f"{self.data.manifest or self.data.source} has none"
-            )
+        found = describe_training(self.data)
+        self._check_labels(group["name"], found)
         if not group["num_classes"]:
             group["num_classes"] = self.source.method.num_classes = len(found.class_names)
         if group["num_classes"] < len(found.class_names):
@@ -128,10 +130,38 @@ class Run:
             )
         return group
 
+    def _check_labels(self, method: str, found: SplitInfo) -> None:
+        """Raise ConfigError unless the training data has labels, the same as the evaluated."""
+        data = self.data
+        if not found.has_labels:
+            hint = "; only where all data sets of a mixture list the same classes their labels hold"
+            hint += " (config.data.label_map names one list for all)"
+            raise ConfigError(
+                f"config.method '{method}' needs labels; split '{data.train_split}' of "
+                f"{data.mixture or data.manifest or data.source} has none"
+                + (hint if data.mixture else "")
+            )
+        if data.mixture and data.manifest:
+            names = describe(data, data.eval_split).class_names
+            if names and names != found.class_names:
+                raise ConfigError(
+                    f"config.data.manifest={data.manifest}, which is evaluated, has other classes "
+                    f"than config.data.mixture={data.mixture} (config.data.label_map names one "
+                    "list for all)"
+                )
+
+    @cached_property
+    def training_data(self) -> SplitInfo:
+        """What training reads; reads the manifest."""
+        found = describe_training(self.data, self.views)
+        if self.method.needs_labels:
+            self._check_labels(self.config.method["name"], found)
+        return found
+
     @cached_property
     def info(self) -> RunInfo:
         """Length of the run; reads the manifest."""
-        c, found = self.config, describe(self.data, self.data.train_split, self.views)
+        c, found = self.config, self.training_data
         per_epoch = steps_per_epoch(self.data, found.num_examples, c.batch_size)
         return RunInfo(per_epoch, c.steps or max(1, round(c.epochs * per_epoch)), c.batch_size)
 

@@ -1,21 +1,21 @@
 """What one step of the loader computes: the clips of some rows of one batch."""
 
 import math
-import os
 import zlib
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
 
 from jaxvid.core.config import UserError
+from jaxvid.core.hardware import usable_cores
 from jaxvid.core.types import View
 from jaxvid.data.config import DataConfig
 from jaxvid.data.decode import VideoError
 from jaxvid.data.images import Video
+from jaxvid.data.mixture import Mixture, order
 from jaxvid.data.sampling import (
     TARGETS,
     Plan,
@@ -26,11 +26,13 @@ from jaxvid.data.sampling import (
     window_weights,
 )
 from jaxvid.data.sources import Record
+from jaxvid.data.stages import Laps
 from jaxvid.data.text import Sentences
 from jaxvid.data.views import TEN_CROP_SHARE, apply_crop, fixed_crops, sample_crop, scale_crop
 
-BAD = "_bad"  # batch entry that carries the numbers of unreadable clips to the consumer
-_ORDER, _ROW, _SAME = 1, 2, 3  # tags that keep random streams apart
+# Batch entries for the consumer alone: numbers of unreadable clips, seconds by stage.
+BAD, SECONDS = "_bad", "_seconds"
+_ROW, _SAME = 2, 3  # tags that keep random streams apart (1: their order)
 
 
 class TooManyBadFiles(UserError):
@@ -64,11 +66,15 @@ class Maker:
         return self.__dict__ | {"_pool": None}
 
     @property
+    def threads(self) -> int:
+        """Clips that one process works on at once."""
+        share = usable_cores() // max(self.data.workers, 1)
+        return self.data.threads or min(16, max(share, 1))
+
+    @property
     def pool(self) -> ThreadPoolExecutor:
         if self._pool is None:
-            cores = (os.cpu_count() or 1) // max(self.data.workers, 1)
-            threads = self.data.threads or min(16, max(cores, 1))
-            self._pool = ThreadPoolExecutor(threads, thread_name_prefix="clips")
+            self._pool = ThreadPoolExecutor(self.threads, thread_name_prefix="clips")
         return self._pool
 
     def short_side(self, enlarge: float) -> int:
@@ -99,34 +105,44 @@ class TrainMaker(Maker):
     def __call__(self, step: int) -> dict[str, np.ndarray]:
         slots = sorted({row // self.data.repeat for row in self.rows})
         done = dict(zip(slots, self.pool.map(lambda slot: self._clips(step, slot), slots)))
+        laps = Laps()
         clips = [done[row // self.data.repeat][0][row] for row in self.rows]
         batch = {name: np.stack([clip[name] for clip in clips]) for name in clips[0]}
-        return batch | {BAD: pack_bad([b for _, bad in done.values() for b in bad])}
+        laps("stack")
+        return batch | {
+            BAD: pack_bad([b for _, bad, _ in done.values() for b in bad]),
+            SECONDS: sum((seconds for *_, seconds in done.values()), laps.seconds),
+        }
 
     def index(self, step: int, slot: int) -> int:
         """Position in the split of decode ``slot`` of ``step``."""
         per_step = self.global_batch // self.data.repeat
+        if isinstance(self.source, Mixture):
+            return self.source.draw(self.seed, step * per_step + slot)
         epoch, step = divmod(step, len(self.source) // per_step)
-        return int(_order(self.seed, epoch, len(self.source))[step * per_step + slot])
+        return int(order(self.seed, epoch, len(self.source))[step * per_step + slot])
 
-    def _clips(self, step: int, slot: int) -> tuple[dict[int, dict], list[tuple[int, str]]]:
-        """Views of the rows of one decode, and the bad files met on the way."""
-        repeat, bad = self.data.repeat, {}
+    def _clips(
+        self, step: int, slot: int
+    ) -> tuple[dict[int, dict], list[tuple[int, str]], np.ndarray]:
+        """Views of the rows of one decode, the bad files met on the way, and seconds by stage."""
+        repeat, bad, laps = self.data.repeat, {}, Laps()
         rows = [r for r in range(slot * repeat, (slot + 1) * repeat) if r in set(self.rows)]
         index = self.index(step, slot)
         while True:
             record = self.source[index]
             try:
-                clips = self._cut(record, step, rows)
+                clips = self._cut(record, step, rows, laps)
                 break
             except VideoError as error:
                 bad[index] = str(error)
                 check_bad(bad, self.data.max_bad, len(self.source))
-                index = (index + 1) % len(self.source)
+                mixed = isinstance(self.source, Mixture)
+                index = self.source.after(index) if mixed else (index + 1) % len(self.source)
         facts = self.facts(record, index)
-        return {row: clip | facts for row, clip in clips.items()}, list(bad.items())
+        return {row: clip | facts for row, clip in clips.items()}, list(bad.items()), laps.seconds
 
-    def _cut(self, record: Record, step: int, rows: list[int]) -> dict[int, dict]:
+    def _cut(self, record: Record, step: int, rows: list[int], laps: Laps) -> dict[int, dict]:
         """Decode once, cut every view of every row."""
         videos = open_videos(record, self.views)
         total = shared_length(videos)
@@ -139,10 +155,12 @@ class TrainMaker(Maker):
                     numbers[row][f"{name}_ids"] = [plan.ids for _, plan in drawn]
                 if view.plan in TARGETS:
                     numbers[row][f"{name}_target"] = [plan.targets for _, plan in drawn]
+        laps("open")
         frames = {}
         for source, video in videos.items():
             wanted = [ids for _, _, view, _, ids in jobs if view.source == source]
             frames[source] = read_once(video, wanted, self.short_side(8 / 7))
+        laps("decode")
         out = {row: {name: [] for name in self.views} for row in rows}
         # Crops are drawn on one modality and carried over, as stored sizes may differ.
         drawn_on = next(iter(frames.values())).size
@@ -151,7 +169,9 @@ class TrainMaker(Maker):
             crop = sample_crop(view.crop, rng, *drawn_on, view.size, scale, ratio)
             crop = scale_crop(crop, drawn_on, frames[view.source].size)
             out[row][name].append(apply_crop(frames[view.source](ids), crop, view.size))
-        return {row: self._join(clips, numbers[row]) for row, clips in out.items()}
+        joined = {row: self._join(clips, numbers[row]) for row, clips in out.items()}
+        laps("crop")
+        return joined
 
     def _draw(self, name: str, view: View, total: int, step: int, row: int) -> list:
         """Plan of every clip of a view, with the generator that goes on to draw its crop."""
@@ -295,11 +315,6 @@ def read_once(video: Video, plans: Sequence[np.ndarray], short_side: int) -> Dec
     """Every frame that ``plans`` name."""
     wanted = np.unique(np.concatenate([np.ravel(ids) for ids in plans]))
     return Decoded(wanted, video.read(wanted, short_side))
-
-
-@lru_cache(maxsize=4)
-def _order(seed: int, epoch: int, count: int) -> np.ndarray:
-    return np.random.default_rng((seed, _ORDER, epoch)).permutation(count)
 
 
 def _view_of(key: str) -> str:

@@ -2,10 +2,14 @@
 
 import os
 from dataclasses import dataclass
+from fractions import Fraction
+from math import gcd, lcm
 from pathlib import Path
 from typing import Literal
 
 from jaxvid.core.config import ConfigError, check
+
+LONGEST_PERIOD = 1_000_000  # clips after which the shares of a mixture must be exact
 
 
 @dataclass(frozen=True)
@@ -14,8 +18,12 @@ class DataConfig:
 
     Attributes:
       source: where clips come from; "embedded" is the generated motion set, the others read files.
-      manifest: csv or parquet file (see :mod:`jaxvid.data.manifest`); for "tfds" a folder that
-        ``pack_videos --format=array_record`` wrote, or a data set name such as "ucf101:1.0.0".
+      manifest: csv or parquet file, or its URL (see :mod:`jaxvid.data.manifest`); for "tfds" a
+        folder that ``pack_videos --format=array_record`` wrote, or a name such as "ucf101:1.0.0".
+      mixture: what training reads instead of ``manifest``, several data sets with their weights:
+        "k400.csv=2,ssv2.csv=1" (see :mod:`jaxvid.data.mixture`). Evaluations and pictures go on
+        reading ``manifest``, which need not be among them. Labels are those of the manifests
+        where all list the same classes (``label_map`` sees to that), else there are none.
       root: folder that relative paths of the manifest start from; "" = the manifest's folder
         (for "tfds" the ``data_dir``).
       train_split, eval_split: values of the manifest's ``split`` column.
@@ -52,6 +60,7 @@ class DataConfig:
 
     source: Literal["embedded", "video", "frames", "tfds"] = "embedded"
     manifest: str = ""
+    mixture: str = ""
     root: str = ""
     train_split: str = "train"
     eval_split: str = "test"
@@ -99,15 +108,54 @@ class DataConfig:
         for name in ("rrc_scale", "rrc_ratio"):
             low, high = getattr(self, name)
             check(0 < low <= high, f"config.data.{name}", (low, high), "0 < low <= high")
-        if self.source == "embedded" and self.manifest:
+        for name in ("manifest", "mixture"):
+            if self.source == "embedded" and getattr(self, name):
+                raise ConfigError(
+                    f"data.{name}={getattr(self, name)} is not read by data.source=embedded; "
+                    "set data.source=video"
+                )
+        if self.mixture_shares and self.subset_list:
             raise ConfigError(
-                f"data.manifest={self.manifest} is not read by data.source=embedded; "
-                "set data.source=video"
+                f"config.data.subset_list={self.subset_list}: one list can't serve the data sets "
+                "of config.data.mixture; config.data.subset takes its share of each"
             )
         if not 0 < self.subset <= 1:
             raise ConfigError(f"config.data.subset: {self.subset}, must be in (0, 1]")
         if not 0 <= self.max_bad < 1:
             raise ConfigError(f"config.data.max_bad: {self.max_bad}, must be in [0, 1)")
+
+    @property
+    def mixture_shares(self) -> dict[str, int]:
+        """Weight of each manifest of ``mixture``, as the smallest whole numbers.
+
+        Raises:
+          ConfigError: an entry isn't a manifest and a weight, or comes twice.
+        """
+        weights: dict[str, Fraction] = {}
+        for entry in self.mixture.split(",") if self.mixture else ():
+            name, _, number = (word.strip() for word in entry.rpartition("="))
+            where = f"config.data.mixture: '{entry.strip()}'"
+            try:
+                weight = Fraction(number)
+            except (ValueError, ZeroDivisionError):
+                weight = Fraction(0)
+            if not name or weight <= 0:
+                raise ConfigError(
+                    f"{where} must be a manifest and a weight above 0, as in "
+                    "'k400.csv=2,ssv2.csv=1'"
+                )
+            if name in weights:
+                raise ConfigError(f"{where}: this manifest is named twice")
+            weights[name] = weight
+        scale = lcm(*(w.denominator for w in weights.values()))
+        whole = {name: int(w * scale) for name, w in weights.items()}
+        shares = {name: n // gcd(*whole.values()) for name, n in whole.items()}
+        if sum(shares.values()) > LONGEST_PERIOD:
+            raise ConfigError(
+                f"config.data.mixture={self.mixture}: weights with fewer digits, please: these are "
+                f"exact only every {sum(shares.values()):,} clips"
+            )
+        return shares
 
 
 def cache_folder(data: DataConfig) -> Path:

@@ -17,6 +17,7 @@ import numpy as np
 from av.video.reformatter import Interpolation, VideoReformatter
 
 from jaxvid.core.config import UserError
+from jaxvid.data.remote import RemoteError, RemoteFile, is_url
 
 # Containers and codecs where every packet is one shown frame with a presentation time, so that
 # the packets alone tell what decodes. Elsewhere the index comes from decoding the file once.
@@ -29,8 +30,8 @@ class VideoError(UserError):
     """A file that can't be read as video: ``path`` and ``reason``."""
 
     def __init__(self, path: str | os.PathLike, reason: str):
-        super().__init__(f"{path}: {reason}")
-        self.path, self.reason = str(path), reason
+        self.path, self.reason = os.fspath(path), reason
+        super().__init__(f"{self.path}: {reason}")
 
     def __reduce__(self):
         return VideoError, (self.path, self.reason)
@@ -70,11 +71,41 @@ class VideoIndex:
         return first, last
 
 
+def open_file(path: str | os.PathLike) -> str | RemoteFile:
+    """What the functions below take as ``path``: a local file as it is, a URL opened.
+
+    An open remote file keeps what it has fetched, so several of them can share it.
+
+    Raises:
+      VideoError: no such file, or nothing in it.
+      ConfigError: no library for this kind of URL.
+    """
+    if isinstance(path, RemoteFile):
+        path.seek(0)
+        return path
+    path = os.fspath(path)
+    if is_url(path):
+        try:
+            file = RemoteFile(path)
+        except RemoteError as error:
+            raise VideoError(path, str(error)) from error
+        if not file.size:
+            raise VideoError(path, "is empty (0 bytes)")
+        return file
+    if not os.path.exists(path):
+        raise VideoError(path, "no such file")
+    if os.path.isdir(path):
+        raise VideoError(path, "is a folder, not a video file")
+    if os.path.getsize(path) == 0:
+        raise VideoError(path, "is empty (0 bytes)")
+    return path
+
+
 def probe(path: str | os.PathLike, exact: bool = False) -> VideoIndex:
     """Index of the frames that decode.
 
     Args:
-      path: video file.
+      path: video file, its URL, or what :func:`open_file` made of it.
       exact: decode the whole file even where the packets tell enough; finds damage.
 
     Raises:
@@ -159,15 +190,8 @@ class _Converter:
 @contextmanager
 def _open(path) -> Iterator[tuple]:
     """Container and its video stream; every failure inside becomes a VideoError."""
-    path = os.fspath(path)
-    if not os.path.exists(path):
-        raise VideoError(path, "no such file")
-    if os.path.isdir(path):
-        raise VideoError(path, "is a folder, not a video file")
-    if os.path.getsize(path) == 0:
-        raise VideoError(path, "is empty (0 bytes)")
     try:
-        with av.open(path, metadata_errors="replace") as container:
+        with av.open(open_file(path), metadata_errors="replace") as container:
             videos = [s for s in container.streams.video if not s.disposition & _COVER]
             if not videos:
                 raise VideoError(path, "has no video stream")
@@ -176,6 +200,8 @@ def _open(path) -> Iterator[tuple]:
             yield container, stream
     except (av.FFmpegError, UnicodeDecodeError) as error:
         raise VideoError(path, f"can't be decoded: {error}") from error
+    except RemoteError as error:
+        raise VideoError(path, str(error)) from error
 
 
 def _index_from_packets(path, container, stream) -> VideoIndex | None:

@@ -5,10 +5,11 @@ Columns: ``path`` and, optionally, ``label`` (class name or number), ``label_id`
 stay on one side when probes hold examples out), ``flow`` (the optical flow of ``path``),
 ``masks`` (a folder with the true segments of its frames) and ``text`` or ``caption`` (a sentence);
 any others are kept by the file and ignored here. Relative paths start from ``root`` or from the
-folder of the manifest.
+folder of the manifest. All of them may be URLs such as ``gs://bucket/videos``.
 """
 
 import csv
+import io
 import os
 from collections import defaultdict
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ import numpy as np
 from etils import epath
 
 from jaxvid.core.config import ConfigError, suggest
+from jaxvid.data.remote import check_scheme, is_url, join, parent, read_bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,17 +64,17 @@ def read_table(path: str | os.PathLike) -> list[dict[str, str]]:
     """Rows of a csv or parquet file as text by column name.
 
     Raises:
-      ConfigError: no such file, unknown kind, damaged, no ``path`` column, no rows, ragged line.
+      ConfigError: no such file, no library for its URL, unknown kind, damaged, no ``path`` column,
+        no rows, ragged line.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise ConfigError(f"manifest '{path}': no such file")
+    suffix = os.path.splitext(path)[1]
+    if suffix not in (".csv", ".parquet"):
+        raise ConfigError(f"manifest '{path}': must end in .csv or .parquet")
+    file = io.BytesIO(read_bytes(path, f"manifest '{path}'"))
     try:
-        columns, rows = _columns_and_rows(path)
+        columns, rows = (_read_csv if suffix == ".csv" else _read_parquet)(path, file)
     except UnicodeDecodeError as error:
         raise ConfigError(f"{path}: not UTF-8 ({error.reason}); save it as 'CSV UTF-8'") from error
-    except OSError as error:
-        raise ConfigError(f"{path}: can't be read ({error})") from error
     if "path" not in columns:
         raise ConfigError(f"{path} line 1: no column 'path'; it has: {', '.join(columns)}")
     if not rows:
@@ -80,31 +82,29 @@ def read_table(path: str | os.PathLike) -> list[dict[str, str]]:
     return rows
 
 
-def _columns_and_rows(path: Path) -> tuple[list[str], list[dict[str, str]]]:
-    if path.suffix == ".parquet":
-        import pyarrow
-        import pyarrow.parquet as pq
+def _read_parquet(path, file: io.BytesIO) -> tuple[list[str], list[dict[str, str]]]:
+    import pyarrow
+    import pyarrow.parquet as pq
 
-        try:
-            table = pq.read_table(path).to_pylist()
-        except pyarrow.ArrowException as error:
-            raise ConfigError(f"{path}: can't be read ({error})") from error
-        rows = [{k: "" if v is None else str(v) for k, v in row.items()} for row in table]
-        columns = list(rows[0]) if rows else pq.read_schema(path).names
-    elif path.suffix == ".csv":
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            reader = csv.DictReader(file)
-            columns, rows = [name.strip() for name in reader.fieldnames or []], []
-            reader.fieldnames = columns
-            for row in reader:
-                if None in row or None in row.values():
-                    raise ConfigError(
-                        f"{path} line {reader.line_num}: expected {len(columns)} values "
-                        f"({','.join(columns)})"
-                    )
-                rows.append(row)
-    else:
-        raise ConfigError(f"manifest '{path}': must end in .csv or .parquet")
+    try:
+        table = pq.read_table(file)
+    except pyarrow.ArrowException as error:
+        raise ConfigError(f"{path}: can't be read ({error})") from error
+    rows = [{k: "" if v is None else str(v) for k, v in row.items()} for row in table.to_pylist()]
+    return table.column_names, rows
+
+
+def _read_csv(path, file: io.BytesIO) -> tuple[list[str], list[dict[str, str]]]:
+    reader = csv.DictReader(io.TextIOWrapper(file, encoding="utf-8-sig", newline=""))
+    columns, rows = [name.strip() for name in reader.fieldnames or []], []
+    reader.fieldnames = columns
+    for row in reader:
+        if None in row or None in row.values():
+            raise ConfigError(
+                f"{path} line {reader.line_num}: expected {len(columns)} values "
+                f"({','.join(columns)})"
+            )
+        rows.append(row)
     return columns, rows
 
 
@@ -118,7 +118,7 @@ def load_manifest(
     if all are whole numbers, else in the order of the names.
 
     Args:
-      path: csv or parquet file.
+      path: csv or parquet file, or its URL.
       split: value of the column ``split``.
       root: folder of relative paths; "" = the folder of ``path``.
       label_map: file with one class name per line, or "".
@@ -129,7 +129,7 @@ def load_manifest(
     """
     table = read_table(path)
     labels, names = _labels(path, table, label_map)
-    folder = Path(root or Path(path).parent)
+    folder = root or parent(path)
     splits = sorted({row.get("split", "train") for row in table})
     if split not in splits:
         note = "" if "split" in table[0] else " (it has no column 'split')"
@@ -147,8 +147,10 @@ def load_manifest(
         if key in lines:
             raise ConfigError(f"{path} line {line}: '{key}' is on line {lines[key]} already")
         lines[key] = line
-        file = str(folder / row["path"])
-        flow, masks = (str(folder / row[k]) if row.get(k) else "" for k in ("flow", "masks"))
+        file = join(folder, row["path"])
+        flow, masks = (join(folder, row[k]) if row.get(k) else "" for k in ("flow", "masks"))
+        for url in filter(is_url, (file, flow)):
+            check_scheme(url, f"{path} line {line}: ")
         text = row.get("text", "") or row.get("caption", "")
         group = row.get("group", "") or file
         rows.append(Row(key, file, label, start, end, group, flow, text, masks))
@@ -219,9 +221,8 @@ def _labels(path, table, label_map: str) -> tuple[list[int], tuple[str, ...]]:
                 f"{path} line {line}: empty {column}, other rows of its split have one"
             )
     if label_map:
-        if not Path(label_map).is_file():
-            raise ConfigError(f"config.data.label_map={label_map}: no such file")
-        names = tuple(n.strip() for n in Path(label_map).read_text().splitlines() if n.strip())
+        lines = read_bytes(label_map, f"config.data.label_map={label_map}").decode().splitlines()
+        names = tuple(name.strip() for name in lines if name.strip())
         numbers = {name: i for i, name in enumerate(names)}
         for line, text in enumerate(texts, start=2):
             if text and text not in numbers:

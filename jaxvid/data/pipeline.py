@@ -19,6 +19,7 @@ from jaxvid.core.config import ConfigError, check, choose
 from jaxvid.core.types import View
 from jaxvid.data.clips import (
     BAD,
+    SECONDS,
     EvalMaker,
     Maker,
     TooManyBadFiles,
@@ -27,24 +28,27 @@ from jaxvid.data.clips import (
     cut_fixed,
 )
 from jaxvid.data.config import DataConfig
+from jaxvid.data.mixture import Mixture, training_source
 from jaxvid.data.sampling import PLANS
 from jaxvid.data.sources import check_modalities, make_source, sentences_of
+from jaxvid.data.stages import STAGES
 from jaxvid.data.text import Sentences, sentence_features
 from jaxvid.data.views import CROPS
 
 __all__ = [
-    "Batches", "SplitInfo", "TooManyBadFiles", "cut_fixed", "describe", "make_eval_batches",
-    "make_train_batches", "resolve_views", "steps_per_epoch",
+    "Batches", "SplitInfo", "TooManyBadFiles", "cut_fixed", "describe", "describe_training",
+    "make_eval_batches", "make_train_batches", "resolve_views", "steps_per_epoch",
 ]  # fmt: skip
 _FOREVER = 2**40
 
 
 class SplitInfo(NamedTuple):
-    """What the manifest says about a split."""
+    """What the manifest says about a split; of a mixture, ``parts`` has name, size and share."""
 
     num_examples: int
     class_names: tuple[str, ...]
     has_labels: bool
+    parts: tuple[tuple[str, int, float], ...] = ()
 
 
 def describe(data: DataConfig, split: str, views: Mapping[str, View] | None = None) -> SplitInfo:
@@ -53,10 +57,23 @@ def describe(data: DataConfig, split: str, views: Mapping[str, View] | None = No
     Raises:
       ConfigError: what the manifest has wrong, or it lacks a modality that ``views`` read.
     """
-    source = make_source(data, split)
-    check_modalities(source, views or {})
-    sentences_of(source, views or {})
-    return SplitInfo(len(source), source.class_names, source[0].label >= 0)
+    return _describe(make_source(data, split), views or {})
+
+
+def describe_training(data: DataConfig, views: Mapping[str, View] | None = None) -> SplitInfo:
+    """As :func:`describe`, of what training reads: the mixture, or the training split."""
+    return _describe(training_source(data), views or {})
+
+
+def _describe(source, views: Mapping[str, View]) -> SplitInfo:
+    check_modalities(source, views)
+    sentences_of(source, views)
+    parts = ()
+    if isinstance(source, Mixture):
+        period = sum(source.shares)
+        sizes = map(len, source.parts)
+        parts = tuple(zip(source.names, sizes, (share / period for share in source.shares)))
+    return SplitInfo(len(source), source.class_names, source[0].label >= 0, parts)
 
 
 def resolve_views(data: DataConfig, views: Mapping[str, View]) -> dict[str, View]:
@@ -83,7 +100,9 @@ def resolve_views(data: DataConfig, views: Mapping[str, View]) -> dict[str, View
 
 
 def steps_per_epoch(data: DataConfig, num_examples: int, global_batch: int) -> int:
-    """Steps of one pass over the split; what doesn't fill a batch is left out.
+    """Steps of one epoch: of one pass over the split, or over the rows of a mixture in number.
+
+    What doesn't fill a batch is left out of a split; of a mixture nothing is.
 
     Raises:
       ConfigError: the batch is not a multiple of ``repeat`` or larger than an epoch.
@@ -124,15 +143,15 @@ def make_train_batches(
 
     Returns:
       Iterator of dicts: every view uint8 (b, [V,] T, H, W, 3), "label" int32 (b,) with -1 for none,
-      "index" int32 (b,) positions in the split, "group" int32 (b,) equal for clips of one
-      recording, "<view>_ids" int32 (b, [V,] T) for views with ``ids``, "text" f32 (b, D) for those
-      with ``text``.
+      "index" int32 (b,) positions in the split or mixture, "group" int32 (b,) equal for clips of
+      one recording, "<view>_ids" int32 (b, [V,] T) for views with ``ids``, "text" f32 (b, D) for
+      those with ``text``.
 
     Raises:
       ConfigError: see :func:`steps_per_epoch`, :func:`resolve_views`, :func:`describe`; rows
         outside the batch.
     """
-    source = make_source(data, data.train_split)
+    source = training_source(data)
     views = resolve_views(data, views)
     check_modalities(source, views)
     steps_per_epoch(data, len(source), global_batch)
@@ -199,11 +218,14 @@ class Batches:
     Attributes:
       close: call it to end reading early.
       stats: "bad_files" (distinct unreadable files so far) and "substitutions" (rows they cost).
+      threads: clips that are worked on at once, over all processes of this host's loader.
     """
 
     def __init__(self, maker: "Maker", data: DataConfig, steps: range):
         self._source, self._max_bad = maker.source, data.max_bad
         self._steps, self._bad, self._substitutions = steps, {}, 0
+        self._seconds = np.zeros(len(STAGES))
+        self.threads = maker.threads * max(data.workers, 1)
         ahead = max(1, data.prefetch_mb * 2**20 // maker.nbytes)
         # Its note on hidden frames would stand at the end of our error messages.
         grain.config.update("py_traceback_filtering", "off")
@@ -234,6 +256,7 @@ class Batches:
         if not self._iterators:
             raise StopIteration
         batch = next(self._iterators[0])
+        self._seconds += batch.pop(SECONDS, 0.0)  # evaluations aren't timed
         numbers, reasons = batch.pop(BAD)
         for number, reason in zip(numbers.tolist(), reasons.tolist()):
             self._bad.setdefault(number, reason)
@@ -244,6 +267,11 @@ class Batches:
     @property
     def stats(self) -> dict[str, int]:
         return {"bad_files": len(self._bad), "substitutions": self._substitutions}
+
+    def take_seconds(self) -> dict[str, float]:
+        """Seconds of all loader threads by stage, of the batches since the last call."""
+        seconds, self._seconds = self._seconds, np.zeros(len(STAGES))
+        return dict(zip(STAGES, seconds.tolist()))
 
     @property
     def bad_files(self) -> list[str]:

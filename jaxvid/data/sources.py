@@ -14,10 +14,11 @@ from etils import epath
 from jaxvid.core.config import ConfigError, choose, suggest
 from jaxvid.core.types import View
 from jaxvid.data.config import DataConfig, cache_folder
-from jaxvid.data.decode import VideoError, VideoIndex, probe, read_frames
+from jaxvid.data.decode import VideoError, VideoIndex, open_file, probe, read_frames
 from jaxvid.data.embedded import embedded_folder
 from jaxvid.data.images import DecodedFrames, EncodedFrames, FrameFolder, Video
 from jaxvid.data.manifest import Manifest, load_manifest, take_subset
+from jaxvid.data.remote import RemoteFile, is_url
 
 
 class Record(NamedTuple):
@@ -39,22 +40,29 @@ class Record(NamedTuple):
 
 
 @lru_cache(maxsize=8192)
-def _probe(path: str, size: int, changed: int) -> VideoIndex:
-    return probe(path)
+def _known(path: str, size: int, changed: int) -> list[VideoIndex]:
+    """Where the index of a file is kept once it has been read."""
+    return []
 
 
-def _index(path: str) -> VideoIndex:
-    """The index of a file, read once while the file stays as it is."""
-    try:
-        facts = os.stat(path)
-    except OSError:
-        return probe(path)  # which says what is wrong
-    return _probe(path, facts.st_size, facts.st_mtime_ns)
+def _index(file: str | RemoteFile) -> VideoIndex:
+    """The index of a file, read once while the file stays as it is (of a remote one: its size)."""
+    if isinstance(file, RemoteFile):
+        known = _known(file.url, file.size, 0)
+    else:
+        try:
+            facts = os.stat(file)
+        except OSError:
+            return probe(file)  # which says what is wrong
+        known = _known(file, facts.st_size, facts.st_mtime_ns)
+    if not known:
+        known.append(probe(file))
+    return known[0]
 
 
 @dataclass(frozen=True)
 class VideoFile:
-    """A file, or its seconds [start, end)."""
+    """A file or URL, or its seconds [start, end); a URL is for one thread."""
 
     path: str
     start: float | None = None
@@ -67,10 +75,14 @@ class VideoFile:
     def read(self, frame_ids: np.ndarray, short_side: int) -> np.ndarray:
         first, _ = self._range()
         ids = np.asarray(frame_ids) + first
-        return read_frames(self.path, ids, short_side=short_side, index=_index(self.path))
+        return read_frames(self._file, ids, short_side=short_side, index=_index(self._file))
+
+    @cached_property
+    def _file(self) -> str | RemoteFile:
+        return open_file(self.path) if is_url(self.path) else self.path
 
     def _range(self) -> tuple[int, int]:
-        index = _index(self.path)
+        index = _index(self._file)
         try:
             first, last = index.between(self.start, self.end)
         except ValueError as error:
@@ -111,11 +123,21 @@ def open_flow(path: str, start: float | None, end: float | None) -> Video:
     return (FrameFolder if os.path.isdir(path) else VideoFile)(path, start, end)
 
 
+def parts_of(source) -> Sequence:
+    """The data sets of a mixture, else the source itself."""
+    return getattr(source, "parts", (source,))
+
+
 def check_modalities(source, views: Mapping[str, View]) -> None:
     """Raise ConfigError unless every record of ``source`` has what ``views`` read."""
     reader = next((name for name, view in views.items() if view.source == "flow"), None)
     if reader is None:
         return
+    for part in parts_of(source):
+        _check_flow(part, reader)
+
+
+def _check_flow(source, reader: str) -> None:
     how = "python -m jaxvid.tools.make_flow computes it and writes a manifest with this column"
     if not isinstance(source, ManifestSource):
         raise ConfigError(
@@ -139,6 +161,10 @@ def sentences_of(source, views: Mapping[str, View]) -> list[str]:
     reader = next((name for name, view in views.items() if view.text), None)
     if reader is None:
         return []
+    return [text for part in parts_of(source) for text in _sentences(part, reader)]
+
+
+def _sentences(source, reader: str) -> list[str]:
     if not isinstance(source, ManifestSource):
         raise ConfigError(
             f"view '{reader}' reads sentences, which needs config.data.source 'video', 'frames' or "
@@ -186,7 +212,13 @@ def _video_source(data: DataConfig, split: str) -> ManifestSource:
 
 
 def _frames_source(data: DataConfig, split: str) -> ManifestSource:
-    return ManifestSource(split_manifest(data, split), FrameFolder)
+    manifest = split_manifest(data, split)
+    for url in (row.path for row in manifest.rows if is_url(row.path)):
+        raise ConfigError(
+            f"{manifest.origin}: '{url}' is a URL; config.data.source 'frames' reads folders of "
+            "this machine, 'video' also reads URLs"
+        )
+    return ManifestSource(manifest, FrameFolder)
 
 
 @dataclass(frozen=True)
@@ -285,8 +317,9 @@ def make_source(data: DataConfig, split: str):
 
 def _required(data: DataConfig) -> str:
     if not data.manifest:
+        which = "evaluations and pictures read it, and they need" if data.mixture else "it needs"
         raise ConfigError(
-            f"config.data.manifest is empty; source '{data.source}' needs "
+            f"config.data.manifest is empty, config.data.source is '{data.source}'; {which} "
             "--config.data.manifest=... (see python -m jaxvid.tools.make_manifest --help)"
         )
     return data.manifest

@@ -117,6 +117,8 @@ class UberNCE(MoCo):
     Mean over the positives of ``-log softmax`` (Han et al. 2020, section 4.1).
     """
 
+    needs_labels: ClassVar[bool] = True
+
     def columns(self, key: Array) -> dict[str, Array]:
         """Keys and their labels, -1 in empty slots."""
         return {**super().columns(key), "label": jnp.full(self.queue, -1, jnp.int32)}

@@ -1,62 +1,123 @@
-"""Clips per second of the loader beside a plain decord loop and a plain OpenCV loop.
+"""CPU time of a training clip by how the videos are stored and by who reads them.
 
 python -m jaxvid.tools.bench_loader
-python -m jaxvid.tools.bench_loader --videos=a.mp4,b.mp4 --clips=20
+python -m jaxvid.tools.bench_loader --videos=a.mp4,b.mp4 --clips=30 --tiers=shipped,packed
 
-All three deliver the same training clip: 16 frames, stride 4, random start, one random crop of
-224 x 224. Without --videos the tool makes a 720p file of 10 s with a key frame every 250 frames
-(as downloaded) and its packed copy (see pack_videos). The loops take turns, so that other work on
-the machine meets all alike; time is CPU time of one process with one thread per loop, so the
-figures are clips per second and core.
+Tiers: the mp4 files as shipped; their copies by pack_videos; JPEG images in ArrayRecord shards, as
+config.data.source=tfds reads them; raw frames in a mapped file, which no source reads: the bound.
+Loops: jaxvid, and beside it on the mp4 files decord, OpenCV and torchcodec, where installed (the
+last needs PyTorch and FFmpeg's shared libraries). All deliver the same clip: 16 frames, stride 4,
+random start, one random crop of 224 x 224; one clip per decode (config.data.repeat=1), though
+jaxvid could cut several.
+
+Without --videos the tool makes a 720p file of 10 s with a key frame every 250 frames. Rows take
+turns clip by clip, so that other work on the machine meets all alike, and ratios are taken turn by
+turn; in brackets 95 % bootstrap intervals. Time is CPU time of one process, every reader asked for
+one thread, so the figures are clips per second and core.
 """
 
 import argparse
+import importlib
 import sys
 import tempfile
 import time
-from collections.abc import Callable
-from importlib.util import find_spec
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import cv2
 import numpy as np
 
-from jaxvid.data.config import DataConfig
-from jaxvid.data.decode import probe
-from jaxvid.data.embedded import make_motion, write_mp4
+from jaxvid.core.config import ConfigError, UserError, choose
+from jaxvid.data.decode import VideoError, probe
 from jaxvid.data.sampling import dense_ids
-from jaxvid.data.sources import VideoFile
 from jaxvid.data.views import apply_crop, sample_crop
-from jaxvid.tools.pack_videos import pack_video
+from jaxvid.tools.bench_step import paired_ratio
+from jaxvid.tools.bench_tiers import TIERS, Tier, make_video
 
-Loop = Callable[[str, np.ndarray, int, np.random.Generator], np.ndarray]
-
-
-def jaxvid_loop(path: str, ids: np.ndarray, size: int, rng: np.random.Generator) -> np.ndarray:
-    """What the loader does for one clip: seek, skip, shrink while decoding, crop."""
-    frames = VideoFile(path).read(ids, round(size * 8 / 7))
-    return _crop(frames, size, rng)
+Loop = Callable[[str, np.ndarray], np.ndarray]
 
 
-def decord_loop(path: str, ids: np.ndarray, size: int, rng: np.random.Generator) -> np.ndarray:
-    """As in the public video-MAE code: one thread, exact frames, crop at full size."""
+def decord_loop(path: str, ids: np.ndarray) -> np.ndarray:
+    """As in the public video-MAE code."""
     import decord
 
     reader = decord.VideoReader(path, num_threads=1, ctx=decord.cpu(0))
-    return _crop(reader.get_batch(list(ids)).asnumpy(), size, rng)
+    return reader.get_batch(list(ids)).asnumpy()
 
 
-def opencv_loop(path: str, ids: np.ndarray, size: int, rng: np.random.Generator) -> np.ndarray:
+def opencv_loop(path: str, ids: np.ndarray) -> np.ndarray:
     """Seek to the first frame, grab on to the last, keep what is wanted."""
     capture, frames = cv2.VideoCapture(path), {}
     capture.set(cv2.CAP_PROP_POS_FRAMES, int(ids[0]))
     for i in range(int(ids[0]), int(ids[-1]) + 1):
         if not capture.grab():
-            break
+            raise VideoError(path, f"OpenCV finds no frame {i}")
         if i in ids:
             frames[i] = cv2.cvtColor(capture.retrieve()[1], cv2.COLOR_BGR2RGB)
     capture.release()
-    return _crop(np.stack([frames[int(i)] for i in ids]), size, rng)
+    return np.stack([frames[int(i)] for i in ids])
+
+
+def torchcodec_loop(path: str, ids: np.ndarray) -> np.ndarray:
+    """The decoder of PyTorch, with its exact index."""
+    import torch
+    from torchcodec.decoders import VideoDecoder
+
+    torch.set_num_threads(1)  # several would wait for one another, and that counts as CPU time
+    decoder = VideoDecoder(path, dimension_order="NHWC", num_ffmpeg_threads=1)
+    return decoder.get_frames_at(ids.tolist()).data.numpy()
+
+
+LOOPS: dict[str, Loop] = {
+    "decord": decord_loop, "OpenCV": opencv_loop, "torchcodec": torchcodec_loop
+}  # fmt: skip
+
+
+def usable_loops() -> tuple[dict[str, Loop], list[str]]:
+    """The loops whose library loads here, and a line about each of the others."""
+    loops, notes = dict(LOOPS), []
+    for name, module in (("decord", "decord"), ("torchcodec", "torchcodec.decoders")):
+        try:
+            importlib.import_module(module)
+        except ModuleNotFoundError:
+            notes.append(f"{name} is not installed (pip install {name}): left out")
+        except (OSError, RuntimeError) as error:  # such as libraries of FFmpeg or CUDA it lacks
+            notes.append(f"{name} is installed but doesn't load: left out ({error})".split("\n")[0])
+        else:
+            continue
+        del loops[name]
+    return loops, notes
+
+
+def measure(
+    tiers: Mapping[str, Tier],
+    loops: Mapping[str, Loop],
+    clips: int,
+    frames: int,
+    stride: int,
+    size: int,
+) -> dict[tuple[str, str], np.ndarray]:
+    """CPU seconds (clips,) by tier and loop, of the same clips in the same order."""
+    totals = [opener().num_frames() for opener in next(iter(tiers.values())).openers]
+    rng = np.random.default_rng(0)
+    rows: dict[tuple[str, str], Callable[[int, np.ndarray], np.ndarray]] = {}
+    for name, tier in tiers.items():
+        # What the loader does: seek, skip, shrink while decoding.
+        rows[name, "jaxvid"] = lambda n, ids, t=tier: t.openers[n]().read(ids, round(size * 8 / 7))
+        for loop in loops if tier.paths else ():
+            rows[name, loop] = lambda n, ids, t=tier, read=loops[loop]: read(t.paths[n], ids)
+    seconds = {row: [] for row in rows}
+    for turn in range(clips + len(totals)):
+        number = turn % len(totals)
+        start = int(rng.integers(max(totals[number] - (frames - 1) * stride, 1)))
+        ids = dense_ids(totals[number], frames, stride, start)
+        for row in np.random.default_rng(turn).permutation(len(rows)):
+            key = list(rows)[row]
+            begin = time.process_time()
+            _crop(rows[key](number, ids), size, np.random.default_rng(turn))
+            if turn >= len(totals):  # the first turn of every video fills caches
+                seconds[key].append(time.process_time() - begin)
+    return {key: np.array(values) for key, values in seconds.items()}
 
 
 def _crop(frames: np.ndarray, size: int, rng: np.random.Generator) -> np.ndarray:
@@ -64,33 +125,30 @@ def _crop(frames: np.ndarray, size: int, rng: np.random.Generator) -> np.ndarray
     return apply_crop(frames, sample_crop("multi_scale", rng, width, height, size), size)
 
 
-LOOPS: dict[str, Loop] = {"jaxvid": jaxvid_loop, "decord": decord_loop, "opencv": opencv_loop}
+def table(seconds: Mapping[tuple[str, str], np.ndarray]) -> str:
+    """A row per tier and loop in markdown; ratios below 1 are less CPU time."""
+    other = next((loop for _, loop in seconds if loop != "jaxvid"), "jaxvid")
+    first = next(iter(seconds))
+    lines = [
+        f"| stored as | read by | clips/s/core | CPU ms/clip | to {other}, same files | "
+        f"to {first[1]}, {first[0]} |",
+        "|---|---|---|---|---|---|",
+    ]
+
+    def ratio(row: tuple[str, str], base: tuple[str, str]) -> str:
+        return _interval(paired_ratio(seconds[row], seconds[base])) if base in seconds else "-"
+
+    for row, values in seconds.items():
+        cost = paired_ratio(values * 1e3, np.ones(len(values)))
+        ratios = ratio(row, (row[0], other)), ratio(row, first)
+        cells = [*row, f"{1e3 / cost[0]:.1f}", _interval(cost, 1), *ratios]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
 
 
-def measure(path: str, loops: dict[str, Loop], clips: int, frames: int, stride: int, size: int):
-    """CPU seconds per clip, by loop: float (clips,); the loops take turns."""
-    total = probe(path).num_frames
-    rng = np.random.default_rng(0)
-    seconds = {name: [] for name in loops}
-    for turn in range(clips + 1):
-        start = int(rng.integers(max(total - frames * stride, 0) + 1))
-        ids = dense_ids(total, frames, stride, start)
-        for name in list(loops)[turn % len(loops) :] + list(loops)[: turn % len(loops)]:
-            begin = time.process_time()
-            loops[name](path, ids, size, np.random.default_rng(turn))
-            if turn:  # the first turn fills caches
-                seconds[name].append(time.process_time() - begin)
-    return {name: np.array(values) for name, values in seconds.items()}
-
-
-def make_files(folder: Path, seconds: int) -> dict[str, str]:
-    """A 720p video as it might be downloaded, and its packed copy."""
-    tile, _ = make_motion("right", np.random.default_rng(0), "hard", 256, 30 * seconds)
-    video = np.stack([cv2.resize(np.tile(f, (1, 2, 1))[:, :455], (1280, 720)) for f in tile])
-    path, packed = folder / "720p.mp4", folder / "packed.mp4"
-    write_mp4(path, video, fps=30, crf=23, gop=250)
-    pack_video(path, packed, DataConfig().size * 8 // 7, gop=16, crf=20)
-    return {"720p, key frame every 250": str(path), "packed by pack_videos": str(packed)}
+def _interval(values: tuple[float, float, float], digits: int = 2) -> str:
+    middle, low, high = (f"{value:.{digits}f}" for value in values)
+    return f"{middle} [{low}, {high}]"
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -99,7 +157,8 @@ def make_parser() -> argparse.ArgumentParser:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--videos", default="", help="files to read instead, with commas")
-    parser.add_argument("--clips", type=int, default=12, help="clips per file and loop")
+    parser.add_argument("--tiers", default=",".join(TIERS), help=f"some of {', '.join(TIERS)}")
+    parser.add_argument("--clips", type=int, default=30, help="clips per row")
     parser.add_argument("--frames", type=int, default=16)
     parser.add_argument("--stride", type=int, default=4)
     parser.add_argument("--size", type=int, default=224, help="side of the crop in pixels")
@@ -107,31 +166,37 @@ def make_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def main(argv: list[str] | None = None) -> int:
-    """Measure and print one table per file."""
-    args = make_parser().parse_args(argv)
+def run(args: argparse.Namespace) -> str:
+    """The table."""
+    if min(args.clips, args.frames, args.stride, args.size, args.seconds) < 1:
+        raise ConfigError("--clips, --frames, --stride, --size and --seconds are 1 or more")
+    chosen = [choose(name, TIERS, "--tiers") for name in args.tiers.split(",")]
+    loops, notes = usable_loops()
+    for note in notes:
+        print(note)
     cv2.setNumThreads(1)
-    loops = {name: loop for name, loop in LOOPS.items() if name != "decord" or find_spec("decord")}
-    if "decord" not in loops:
-        print("decord is not installed (pip install decord): its row is left out")
-    with tempfile.TemporaryDirectory() as folder:
-        names = [name for name in args.videos.split(",") if name]
-        files = dict(zip(names, names)) or make_files(Path(folder), args.seconds)
-        for label, path in files.items():
-            seconds = measure(path, loops, args.clips, args.frames, args.stride, args.size)
-            base = np.median(seconds["opencv" if "decord" not in loops else "decord"])
-            print(
-                f"\n{label}: {probe(path).num_frames} frames, {args.clips} clips of "
-                f"{args.frames} x {args.stride}"
-            )
-            print(f"{'loop':10}{'clips/s/core':>14}{'ms/clip':>10}{'10-90 %':>14}{'ratio':>8}")
-            for name, values in seconds.items():
-                middle, low, high = np.percentile(values, [50, 10, 90])
-                spread = f"{low * 1e3:.0f}-{high * 1e3:.0f}"
-                print(
-                    f"{name:10}{1 / middle:14.1f}{middle * 1e3:10.1f}{spread:>14}"
-                    f"{base / middle:8.2f}"
-                )
+    side = round(args.size * 8 / 7)
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        paths = [path for path in args.videos.split(",") if path]
+        paths = paths or [make_video(folder, args.seconds)]
+        count = sum(probe(path).num_frames for path in paths)
+        print(
+            f"{len(paths)} video(s) of {count} frames; {args.clips} clips of {args.frames} x "
+            f"{args.stride}, {args.size} px, one per decode\n"
+        )
+        tiers = {label: make(paths, folder, side) for label, make in chosen}
+        return table(measure(tiers, loops, args.clips, args.frames, args.stride, args.size))
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Measure and print."""
+    args = make_parser().parse_args(argv)
+    try:
+        print(run(args))
+    except UserError as error:
+        print(f"{type(error).__name__}: {error}", file=sys.stderr)
+        return 2
     return 0
 
 

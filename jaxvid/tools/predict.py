@@ -17,7 +17,7 @@ import numpy as np
 
 from jaxvid.core.config import ConfigError, UserError
 from jaxvid.data.config import DataConfig
-from jaxvid.data.pipeline import describe
+from jaxvid.data.pipeline import describe_training
 from jaxvid.data.sources import split_manifest
 from jaxvid.evals.finetune import video_probabilities
 from jaxvid.tools.video_list import add_arguments, open_model
@@ -38,7 +38,7 @@ def class_names(data: DataConfig, file: str | None, classes: int) -> list[str]:
         names = [line.strip() for line in Path(file).read_text().splitlines() if line.strip()]
     else:
         try:
-            names = list(describe(data, data.train_split).class_names)
+            names = list(describe_training(data).class_names)
         except ConfigError as error:
             raise ConfigError(f"{error}; or give --class_names=FILE, one per line") from error
     if len(names) != classes:

@@ -15,6 +15,7 @@ TITLES = {
     "reconstruction": "reconstruction loss",
     "input_wait": "waiting for input",
     "clips_per_s": "clips per second",
+    "loader": "loader, ms per clip",
     "grad_norm": "gradient norm",
     "lr": "learning rate",
     "mfu": "model FLOPs utilisation",
@@ -26,7 +27,8 @@ TITLES = {
 SMOOTHED = "Faint: values as logged. Bold: their running mean, where there are many."
 # Schedules and counters are shown as they are: a running mean would bend their corners.
 _EXACT = ("lr", "skipped", "skipped_in_a_row", "bad_files")
-_FIRST = ("loss", "reconstruction", "lr", "grad_norm", "input_wait", "clips_per_s", "mfu")
+_SHARED = ("loader",)  # families whose members are parts of one whole
+_FIRST = ("loss", "reconstruction", "lr", "grad_norm", "input_wait", "clips_per_s", "loader", "mfu")
 
 
 def order_keys(keys: Sequence[str]) -> list[str]:
@@ -121,14 +123,17 @@ def curve_figure(
 
 
 def training_curves(run: RunFiles) -> dict[str, Figure]:
-    """A figure per logged scalar that changes."""
-    figures = {}
+    """A figure per logged scalar that changes; the stages of the loader share one."""
+    panels: dict[str, dict[str, Line]] = {}
     for key in order_keys(run.scalars()):
-        x, y = run.series(key)
-        if len(np.unique(y)) > 1:
-            exact = key.split("/")[0] in _EXACT
-            figures[key] = curve_figure({key: (x, y)}, title_of(key), smoothed=not exact)
-    return figures
+        head, _, part = key.partition("/")
+        panel, name = (head, part) if head in _SHARED else (key, key)
+        panels.setdefault(panel, {})[name] = run.series(key)
+    return {
+        panel: curve_figure(lines, title_of(panel), smoothed=panel.split("/")[0] not in _EXACT)
+        for panel, lines in panels.items()
+        if any(len(np.unique(y)) > 1 for _, y in lines.values())
+    }
 
 
 def constants(run: RunFiles) -> dict[str, float]:

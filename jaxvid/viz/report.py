@@ -75,10 +75,15 @@ def reproduce_command(run: RunFiles) -> str:
 
 
 def _title(run: RunFiles) -> str:
-    data = run.flat.get("data.manifest") or run.flat.get("data.source", "")
-    path = Path(str(data))
-    name = path.parent.name if path.stem == "manifest" and path.parent.name else path.stem
-    return f"{run.flat.get('method.name', 'run')} on {name}"
+    data = str(run.flat.get("data.manifest") or run.flat.get("data.source", ""))
+    mixture = run.flat.get("data.mixture", "")
+    paths = [entry.rpartition("=")[0] for entry in mixture.split(",")] if mixture else [data]
+    names = [_data_name(Path(path)) for path in paths]
+    return f"{run.flat.get('method.name', 'run')} on {' + '.join(names)}"
+
+
+def _data_name(path: Path) -> str:
+    return path.parent.name if path.stem == "manifest" and path.parent.name else path.stem
 
 
 def _headline(run: RunFiles) -> str:

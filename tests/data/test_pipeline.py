@@ -310,7 +310,7 @@ def test_views_are_checked(tiny):
 
 def test_read_ahead_is_bounded_in_bytes(tiny):
     class Maker:
-        source, nbytes = range(10), 2**20
+        source, nbytes, threads = range(10), 2**20, 1
 
         def __init__(self):
             self.made, self.lock = 0, threading.Lock()

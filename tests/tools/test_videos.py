@@ -1,4 +1,4 @@
-"""check_data, pack_videos and bench_loader on a handful of generated files."""
+"""check_data and pack_videos on a handful of generated files."""
 
 import re
 
@@ -7,7 +7,7 @@ import pytest
 
 from jaxvid.data.decode import probe, read_frames
 from jaxvid.data.manifest import load_manifest
-from jaxvid.tools import bench_loader, check_data, pack_videos
+from jaxvid.tools import check_data, pack_videos
 from tests.data.videos import numbered_frames, write_video
 
 
@@ -103,33 +103,3 @@ def test_packing_keeps_times(folder, start):
     np.testing.assert_allclose(
         np.diff(new.pts) * float(new.time_base), np.diff(old.pts) * float(old.time_base), atol=1e-4
     )
-
-
-def test_bench_loader_prints_a_row_per_loop(folder, capsys):
-    videos = f"--videos={folder}/videos/0.mp4"
-    assert bench_loader.main([videos, "--clips=2", "--size=32", "--stride=1"]) == 0
-    out = capsys.readouterr().out
-    assert "20 frames, 2 clips of 16 x 1" in out
-    assert "jaxvid " in out
-    assert "opencv " in out
-    rows = [line for line in out.splitlines() if line.startswith("decord ")]
-    assert len(rows) == 1 or "decord is not installed" in out
-
-
-def test_bench_loops_cut_the_same_clip(folder):
-    path, ids = str(folder / "videos" / "3.mp4"), np.arange(3, 19)
-    clips = {
-        name: loop(path, ids, 224, np.random.default_rng(1)).astype(int)
-        for name, loop in bench_loader.LOOPS.items()
-        if name != "decord"
-    }
-    assert clips["jaxvid"].shape == (16, 224, 224, 3)
-    assert np.abs(clips["jaxvid"] - clips["opencv"]).mean() < 6
-
-
-def test_files_the_benchmark_makes(tmp_path):
-    files = bench_loader.make_files(tmp_path, seconds=1)
-    whole, packed = (read_frames(path, [0]).shape[1:3] for path in files.values())
-    assert whole == (720, 1280)
-    assert packed == (256, 454)
-    assert len(probe(next(iter(files.values()))).keys) == 1

@@ -18,6 +18,18 @@ def test_a_figure_per_scalar_that_changes_and_the_rest_named(tmp_path):
     assert curves.constants(run) == {"lr/policy": 1.5e-6}
 
 
+def test_the_stages_of_the_loader_share_a_figure(tmp_path):
+    run = read_run(make_run(tmp_path / "a", steps=60))
+    for i, row in enumerate(run.metrics):
+        row |= {"loader/open": 0.5, "loader/decode": float(i)}
+    figures = curves.training_curves(run)
+    assert not {"loader/open", "loader/decode"} & set(figures)
+    ax = figures["loader"].axes[0]
+    assert ax.get_title(loc="left") == "loader, ms per clip"
+    assert [line.get_label() for line in ax.lines] == ["open", "decode"]
+    np.testing.assert_array_equal(ax.lines[1].get_ydata(), range(len(run.metrics)))
+
+
 def test_values_are_drawn_as_logged_and_broken_ones_counted(tmp_path):
     run = read_run(make_run(tmp_path / "a", steps=60))
     ax = curves.training_curves(run)["grad_norm"].axes[0]
