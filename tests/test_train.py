@@ -70,7 +70,7 @@ def test_resume_is_bit_equal(reference, tmp_path):
 @pytest.mark.parametrize("resume", [False, True], ids=["from_scratch", "from_one_device"])
 def test_eight_devices_give_the_same_run(reference, tmp_path, resume):
     workdir = interrupted(reference, tmp_path / "run") if resume else tmp_path
-    config = smoke(CONFIG, **BRISK, mesh__fsdp=2, allow_config_change=True)
+    config = smoke(CONFIG, **BRISK, mesh__fsdp=2, mesh__tensor=2, allow_config_change=True)
     train(config, workdir, quiet=True)
     assert_close(final(workdir), final(reference))
 

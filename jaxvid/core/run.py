@@ -67,7 +67,7 @@ class RunConfig:
     ema: float = 0.0
     init_from: Any = ""
     mesh: MeshConfig = MeshConfig()
-    sharding: tuple = ((r"(params|opt|ema)/", "fsdp"),)
+    sharding: tuple = sharding.RULES
     checkpoint: CheckpointConfig = CheckpointConfig()
     log_every: int = 50
     pictures: int = 3

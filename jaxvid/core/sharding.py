@@ -22,6 +22,12 @@ BATCH_AXES = ("data", "fsdp")
 MIN_SHARDED = 2**14  # scalars; smaller leaves are cheaper to keep whole than to gather
 
 Rule = tuple[str, str | tuple]
+# The MLPs of transformers are split over tensor, everything is over fsdp.
+RULES: tuple[Rule, ...] = (
+    (r"(params|opt|ema)/.*mlp/fc1/", "columns"),
+    (r"(params|opt|ema)/.*mlp/fc2/kernel$", "rows"),
+    (r"(params|opt|ema)/", "fsdp"),
+)
 
 
 @dataclass(frozen=True)
@@ -75,6 +81,8 @@ def shard_tree(tree: Tree, mesh: Mesh, rules: Sequence[Rule]) -> Tree:
         parameters.
       mesh: the mesh.
       rules: ``(regex, spec)``; spec is "fsdp" (the largest axis that the fsdp size divides),
+        "columns" or "rows" (the last axis or the one before it over tensor, of the others as
+        "fsdp": the two kernels of an MLP, with one sum of activations after the second),
         "replicated", or a tuple with one entry per axis: None, "data", "fsdp", "tensor", "batch".
 
     Returns:
@@ -114,15 +122,25 @@ _whole.defvjp(lambda leaf, kept: (_whole(leaf, kept), None),
 def _partition(shape: tuple[int, ...], spec: str | tuple, mesh: Mesh, path: str) -> PartitionSpec:
     if spec == "replicated":
         return PartitionSpec()
-    if spec == "fsdp":
-        size = mesh.shape["fsdp"]
-        fits = [i for i, n in enumerate(shape) if n % size == 0]
-        if size == 1 or not fits or np.prod(shape) < MIN_SHARDED:
-            return PartitionSpec()
-        axis = max(fits, key=lambda i: shape[i])
-        return PartitionSpec(*[None] * axis, "fsdp")
+    if spec in ("fsdp", "columns", "rows"):
+        fsdp, tensor, axes = mesh.shape["fsdp"], mesh.shape["tensor"], [None] * len(shape)
+        if spec != "fsdp" and tensor > 1:
+            split = -1 if spec == "columns" else -2
+            if shape[split] % tensor:
+                raise ConfigError(
+                    f"config.mesh.tensor={tensor} doesn't divide axis {split} of {path} {shape}"
+                )
+            axes[split] = "tensor"
+        fits = [i for i, n in enumerate(shape) if axes[i] is None and n % fsdp == 0]
+        if fsdp > 1 and fits and np.prod(shape) >= MIN_SHARDED:
+            axes[max(fits, key=lambda i: shape[i])] = "fsdp"
+        while axes and axes[-1] is None:
+            axes.pop()
+        return PartitionSpec(*axes)
     if isinstance(spec, str):
-        raise ConfigError(f"sharding rule for {path}: '{spec}' is not fsdp, replicated or a tuple")
+        raise ConfigError(
+            f"sharding rule for {path}: '{spec}' is not fsdp, columns, rows, replicated or a tuple"
+        )
     axes = [BATCH_AXES if a == "batch" else a for a in spec]
     if len(axes) > len(shape):
         raise ConfigError(f"sharding rule for {path}: {spec} has more axes than shape {shape}")

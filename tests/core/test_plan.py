@@ -4,7 +4,14 @@ import jax
 import pytest
 
 from jaxvid.core.config import ConfigError
-from jaxvid.core.plan import Plan, make_plan, print_plan, suggestions, topology_devices
+from jaxvid.core.plan import (
+    Plan,
+    make_plan,
+    num_bytes_per_device,
+    print_plan,
+    suggestions,
+    topology_devices,
+)
 from jaxvid.core.run import Run
 from jaxvid.core.trees import num_bytes
 from tests.runs import smoke
@@ -84,3 +91,10 @@ def test_collectives_are_those_of_the_mesh_and_no_others():
     assert set(found) == {"all-gather", "all-reduce"}
     assert found["all-gather"] == (len(parts), num_bytes(parts))
     assert 0 <= found["all-reduce"][1] - num_bytes(params) <= 64
+
+    found, params = collectives(data=4, tensor=2)
+    # Four clips per device; every MLP sums its output forwards and its gradient backwards.
+    encoder, decoder = 2 * 2 * (4 * 4 * 192), 1 * 2 * (4 * 64 * 32)  # blocks x ways x activations
+    norms = 24
+    whole = num_bytes_per_device(params) + 4 * (encoder + decoder + 1) + norms
+    assert found == {"all-reduce": (4 + 2 + 2, whole)}

@@ -48,6 +48,23 @@ def test_small_or_odd_leaves_stay_whole():
     assert found["small"].spec == found["odd"].spec == P()
 
 
+def test_kernels_of_an_mlp_are_split_over_tensor_and_fsdp():
+    mesh = sharding.make_mesh(MeshConfig(data=2, fsdp=2, tensor=2))
+    mlp = {
+        "fc1": {"kernel": jnp.zeros((2, 64, 256)), "bias": jnp.zeros((2, 256))},
+        "fc2": {"kernel": jnp.zeros((2, 256, 64)), "bias": jnp.zeros((2, 64))},
+    }
+    found = sharding.shard_tree({"params": {"blocks": {"mlp": mlp}}}, mesh, sharding.RULES)
+    found = found["params"]["blocks"]["mlp"]
+    assert found["fc1"]["kernel"].spec == P(None, "fsdp", "tensor")
+    assert found["fc1"]["bias"].spec == P(None, "tensor")
+    assert found["fc2"]["kernel"].spec == P(None, "tensor", "fsdp")
+    assert found["fc2"]["bias"].spec == P()
+    odd = {"params": {"mlp": {"fc1": {"kernel": jnp.zeros((8, 9))}}}}
+    with pytest.raises(ConfigError, match=r"tensor=2 doesn't divide axis -1 of params/mlp/fc1"):
+        sharding.shard_tree(odd, mesh, sharding.RULES)
+
+
 def test_bad_rule():
     mesh = sharding.make_mesh(MeshConfig())
     with pytest.raises(ConfigError, match="'fdsp' is not"):
