@@ -151,6 +151,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         sys.exit(2)
     if jax.process_index() == 0:
         print(f"{args.checkpoint}, step {stored.step}\n{format_table(rows)}")
+        if args.workdir:
+            print(f"added to {args.workdir.rstrip('/')}/evals.jsonl")
         if args.out:
             Path(args.out).write_text(json.dumps(rows, indent=1) + "\n")
 

@@ -156,9 +156,19 @@ def parse_flags(argv: list[str]) -> list[str]:
         reason = (reasons or [" ".join(lines)])[-1].replace("\\'", "'")
         if reason[:1] in "\"'" and reason[-1:] == reason[:1]:
             reason = reason[1:-1]
+        if found := re.search(r"\[Errno 2\] .*'(.+\.py)'", reason):
+            reason = missing_file(found[1])
         reason = unknown_field(argv) or reason.removeprefix("jaxvid.core.config.")
         print(f"jaxvid.main: {reason}", file=sys.stderr)
         sys.exit(2)
+
+
+def missing_file(file: str) -> str:
+    """Which files stand where the config file ``file`` was looked for."""
+    names = [p.name for p in Path(file).parent.glob("*.py") if p.name != "__init__.py"]
+    return f"--config={file}: no such file; {suggest(Path(file).name, names)}".removesuffix(
+        "; Valid: "
+    )
 
 
 def unknown_field(argv: list[str]) -> str:

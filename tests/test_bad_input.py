@@ -9,7 +9,7 @@ import pytest
 from configs.common import evals
 from jaxvid.core.config import ConfigError
 from jaxvid.data.clips import TooManyBadFiles
-from jaxvid.main import unknown_field
+from jaxvid.main import missing_file, unknown_field
 from jaxvid.train import train
 from tests.data.videos import numbered_frames, write_bad_files, write_video
 from tests.runs import ROOT, smoke
@@ -106,6 +106,14 @@ def test_unknown_fields_on_the_command_line(flag, message):
     argv = ["main", f"--config={ROOT}/configs/{CONFIG}.py:method=tats", f"--config.{flag}"]
     found = unknown_field(argv)
     assert message in found and bool(found) == bool(message)
+
+
+def test_a_config_file_that_is_not_there(tmp_path):
+    (tmp_path / "infonce.py").touch()
+    wrong = tmp_path / "infonc.py"
+    found = missing_file(str(wrong))
+    assert found == f"--config={wrong}: no such file; did you mean 'infonce.py'? Valid: infonce.py"
+    assert missing_file("nowhere/a.py") == "--config=nowhere/a.py: no such file"
 
 
 def test_the_program_ends_in_one_line(tmp_path):

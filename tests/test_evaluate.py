@@ -44,6 +44,7 @@ def test_rows_files_and_table(run, tmp_path, capsys):
     text = capsys.readouterr().out
     assert "step 6" in text
     assert "chance" in text
+    assert text.endswith(f"added to {tmp_path}/evals.jsonl\n")
 
 
 def test_raw_and_averaged_weights_are_judged_apart(run):

@@ -200,7 +200,7 @@ def test_time_limit_ends_the_run_early(tmp_path):
     [
         (dict(batch_size=12, accumulate=8), "config.batch_size=12 must be a multiple"),
         (dict(batch_size=64), "batch_size 64 is larger than an epoch"),
-        (dict(steps=8, epochs=1.0), "set exactly one above 0"),
+        (dict(steps=8, epochs=1.0), "set exactly one above 0, .* --config.epochs=0"),
         (dict(batch_size=0), "config.batch_size=0: must be at least 1"),
         (dict(log_every=0), "config.log_every=0: must be at least 1"),
         (dict(seed=-1), "config.seed=-1: must be 0 or more"),

@@ -28,6 +28,15 @@ def versions() -> dict[str, str]:
     return out | {"devices": f"{len(devices)} x {devices[0].device_kind}"}
 
 
+def lr_marks(epoch: int, steps: int) -> list[int]:
+    """Steps whose learning rate is shown: the first, after an epoch, in the middle, the last.
+
+    >>> lr_marks(3, 3), lr_marks(4, 100)
+    ([0, 1, 2], [0, 4, 50, 99])
+    """
+    return sorted({0, min(epoch, steps - 1), steps // 2, steps - 1})
+
+
 def step_flops(run: Run) -> int:
     """FLOPs of one step of the run's last variant (all objectives that it reaches)."""
     last = run.variant(run.info.total_steps - 1) or run.variant(0)
@@ -70,7 +79,7 @@ def make_banner(run: Run, flops: int, start: str, matches: list[tuple[str, str, 
         rows.append((f"view {name}", f"{grid}, crop {view.crop} to {view.size} px x {view.count}"))
     for name in c.optim:
         schedule, steps = run.optimisers[name].schedule, info.total_steps
-        marks = [0, min(info.steps_per_epoch, steps - 1), steps // 2, steps - 1]
+        marks = lr_marks(info.steps_per_epoch, steps)
         shown = ", ".join(f"{float(schedule(jnp.array(s))):.2e} @ {s}" for s in marks)
         rows.append((f"lr {name}", shown))
     for objective in run.objectives:

@@ -107,7 +107,7 @@ class Run:
         if (c.epochs > 0) == (c.steps > 0):
             raise ConfigError(
                 f"config.epochs={c.epochs}, config.steps={c.steps}: set exactly one above 0, the "
-                "other to 0"
+                "other to 0, as in --config.steps=100 --config.epochs=0"
             )
 
     def _with_classes(self) -> dict[str, Any]:

@@ -69,7 +69,9 @@ def read_table(path: str | os.PathLike) -> list[dict[str, str]]:
     """
     suffix = os.path.splitext(path)[1]
     if suffix not in (".csv", ".parquet"):
-        raise ConfigError(f"manifest '{path}': must end in .csv or .parquet")
+        packed = "://" not in str(path) and os.path.exists(os.path.join(path, "dataset_info.json"))
+        hint = "; a folder of pack_videos needs --config.data.source=tfds" if packed else ""
+        raise ConfigError(f"manifest '{path}': must end in .csv or .parquet{hint}")
     file = io.BytesIO(read_bytes(path, f"manifest '{path}'"))
     try:
         columns, rows = (_read_csv if suffix == ".csv" else _read_parquet)(path, file)

@@ -262,7 +262,8 @@ def _tfds_source(data: DataConfig, split: str) -> TfdsSource:
     builder = _tfds_builder(tfds, _required(data), data.root)
     info, features = builder.info, builder.info.features
     if split not in info.splits:
-        raise ConfigError(f"{info.full_name}: no split '{split}'; {suggest(split, info.splits)}")
+        where = f"{_required(data)} ({info.full_name})"
+        raise ConfigError(f"{where}: no split '{split}'; {suggest(split, info.splits)}")
     if not info.splits[split].num_examples:
         raise ConfigError(f"{info.full_name}: split '{split}' has no clips")
     if "video" not in features:

@@ -151,9 +151,11 @@ def format_table(rows: list[Mapping[str, Any]]) -> str:
 
 
 def _chance(name: str, metrics: Mapping[str, float]) -> float | None:
-    """Chance level of a metric: of R@k at its k, of top-1 and mean-class accuracies in general."""
+    """Chance level of a metric: of R@k at its k, of top-1, top-5 and mean-class accuracies."""
     if "@" in name:
         return metrics.get(f"chance@{name.split('@')[1]}")
+    if name == "top5" and "chance" in metrics:
+        return 5 * metrics["chance"]
     return metrics.get("chance") if name.startswith(("top1", "mean_class")) else None
 
 

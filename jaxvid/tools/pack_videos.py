@@ -168,7 +168,10 @@ def main(argv: list[str] | None = None) -> int:
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    return report(f"{done} in {time.monotonic() - start:.0f} s", bad)
+    status = report(f"{done} in {time.monotonic() - start:.0f} s", bad)
+    if args.format == "array_record":
+        print(f"to train on it: --config.data.source=tfds --config.data.manifest={args.out}")
+    return status
 
 
 def _pack_mp4(

@@ -72,7 +72,10 @@ def _run_beam(work, items: Sequence, flags: Sequence[str], scratch: epath.Path) 
     from apache_beam.options.pipeline_options import PipelineOptions
     from apache_beam.runners.runner import PipelineState
 
-    pipeline = beam.Pipeline(options=PipelineOptions(list(flags)))
+    try:
+        pipeline = beam.Pipeline(options=PipelineOptions(list(flags)))
+    except ValueError as error:  # an unknown runner, or flags that it can't do with
+        raise ConfigError(f"Beam refuses {' '.join(flags)}: {error}") from error
     # A service takes the pipeline as one message, which a long list would make too large.
     listed = scratch / "items.pickle"
     with whole_file(listed, scratch) as file:

@@ -1,5 +1,6 @@
 """Where a convolutional network responds: its last feature map laid over the frames."""
 
+import textwrap
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
@@ -15,6 +16,11 @@ from jaxvid.evals.features import encode_batch
 from jaxvid.models.backbone_config import BackboneConfig
 from jaxvid.viz import canvas
 from jaxvid.viz.masks import overlay_heat
+
+EXPLAINED = (
+    "Mean over the channels of the last feature map, interpolated to the frames it lies over; in "
+    "each clip from its least (black) to its greatest value (yellow). No class takes part."
+)
 
 
 def has_activations(method: Method) -> bool:
@@ -64,9 +70,12 @@ def activation_figure(video: np.ndarray, maps: np.ndarray, columns: int = 8) -> 
     painted = overlay_heat(video, maps.reshape(len(maps), -1), maps.shape[1:], (0, 1))
     rows = [strip for pair in zip(video, painted) for strip in pair]
     cell = 0.9
+    # As wide as the strips: a title doesn't make room for itself.
+    note = textwrap.fill(EXPLAINED, max(24, int(11 * cell * len(picks) * width / height)))
     with canvas.style():
-        size = (0.4 + cell * len(picks) * width / height, cell * len(rows))
-        fig = canvas.make_figure(*size)
+        high = cell * len(rows) + 0.17 * (note.count("\n") + 1)
+        fig = canvas.make_figure(0.4 + cell * len(picks) * width / height, high)
+        fig.suptitle(note, fontsize=8)
         axes = fig.subplots(len(rows), len(picks), squeeze=False)
         for i, (row, strip) in enumerate(zip(axes, rows)):
             for ax, pick in zip(row, picks):
@@ -78,6 +87,8 @@ def activation_figure(video: np.ndarray, maps: np.ndarray, columns: int = 8) -> 
                     ax.set_title(f"frame {pick}", fontsize=8)
             if i % 2 == 0:
                 row[0].set_ylabel(f"clip {i // 2}")
+            else:
+                row[0].set_ylabel("response", fontsize=8)
     return fig
 
 

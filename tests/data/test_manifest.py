@@ -93,6 +93,9 @@ def test_missing_file_and_wrong_kind(tmp_path):
         load_manifest(tmp_path / "none.csv")
     with pytest.raises(ConfigError, match=r"\.csv or \.parquet"):
         load_manifest(write(tmp_path, "", "m.txt"))
+    write(tmp_path, "{}", "dataset_info.json")
+    with pytest.raises(ConfigError, match=r"needs --config\.data\.source=tfds"):
+        load_manifest(tmp_path)
 
 
 def test_spaces_around_column_names(tmp_path):

@@ -100,7 +100,7 @@ def test_every_source_of_the_table_is_a_choice_of_the_config(tiny):
 
 def test_what_tfds_does_not_have(tfds_data, tfds_folder, tmp_path):
     for data in (tfds_data, tfds_folder):
-        with pytest.raises(ConfigError, match=r"clips/1\.0\.0: no split 'train'.*test"):
+        with pytest.raises(ConfigError, match=r"\(clips/1\.0\.0\): no split 'train'.*test"):
             make_source(data, "train")
         with pytest.raises(ConfigError, match="subset needs a manifest"):
             make_source(replace(data, subset=0.5), "test")

@@ -53,6 +53,9 @@ def test_every_evaluator_runs_from_its_config_and_writes(loader, tmp_path):
     assert text.endswith("examples judged: 10")
     assert "R@1" in text
     assert "chance" in text.splitlines()[0]
+    # Chance of a ranking at random with more than five classes.
+    rows = [{"eval": "a", "weights": "raw", "metrics": {"top5": 30.0, "chance": 10.0}}]
+    assert format_table(rows).splitlines()[1].split()[-2:] == ["30.00", "50.00"]
     assert " 50.00" in next(line for line in text.splitlines() if "top1_k1 " in line)
 
 

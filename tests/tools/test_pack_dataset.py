@@ -314,6 +314,8 @@ def test_wrong_flags(videos, tmp_path, monkeypatch, capsys):
     with pytest.raises(SystemExit):
         pack(manifest, out, "--direct_num_workers=2")
     assert "unrecognized arguments: --direct_num_workers=2" in capsys.readouterr().err
+    assert pack(manifest, tmp_path / "other", "--runner=DirectRuner") == 2
+    assert "Beam refuses --runner=DirectRuner: Unexpected pipeline" in capsys.readouterr().err
     monkeypatch.setitem(sys.modules, "apache_beam", None)
     assert pack(manifest, out, *BEAM) == 2
     assert "pip install -e '.[beam]'" in capsys.readouterr().err

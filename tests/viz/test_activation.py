@@ -38,6 +38,14 @@ def test_picture_of_a_convolutional_network(tmp_path):
     assert (np.ptp(picture.astype(int), axis=-1) > 60).any()
 
 
+def test_picture_says_what_it_shows():
+    rng = np.random.default_rng(0)
+    fig = activation.activation_figure(rng.random((2, 8, 32, 48, 3)), rng.random((2, 8, 32, 48)))
+    assert " ".join(fig.get_suptitle().split()) == activation.EXPLAINED
+    labels = [ax.get_ylabel() for ax in fig.axes if ax.get_ylabel()]
+    assert labels == ["clip 0", "response", "clip 1", "response"]
+
+
 def test_transformers_have_no_such_picture():
     method = make_method(
         {"name": "supervised", "encoder": vars(vit_config("tiny")), "num_classes": 3}
