@@ -1,18 +1,22 @@
 """Ways to store the same videos, for :mod:`jaxvid.tools.bench_loader`."""
 
+import io
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import redirect_stdout
 from pathlib import Path
-from typing import ClassVar, NamedTuple
+from typing import NamedTuple
 
 import cv2
 import numpy as np
 
+from jaxvid.core.config import UserError
 from jaxvid.data.config import DataConfig
 from jaxvid.data.decode import iterate_frames
 from jaxvid.data.embedded import make_motion, write_mp4
 from jaxvid.data.images import DecodedFrames, Video
 from jaxvid.data.sources import VideoFile, make_source
-from jaxvid.tools.pack_videos import pack_video
+from jaxvid.tools import pack_videos
+from jaxvid.tools.video_files import write_table
 
 
 class Tier(NamedTuple):
@@ -40,45 +44,26 @@ def packed_tier(paths: Sequence[str], folder: Path, side: int) -> Tier:
     """Copies as pack_videos makes them by default."""
     copies = [folder / f"packed{i}.mp4" for i in range(len(paths))]
     for path, copy in zip(paths, copies):
-        pack_video(Path(path), copy, side, gop=16, crf=20)
+        pack_videos.pack_video(Path(path), copy, side, gop=16, crf=20)
     return shipped_tier([str(copy) for copy in copies], folder, side)
 
 
 def jpeg_tier(paths: Sequence[str], folder: Path, side: int) -> Tier:
-    """A TensorFlow Datasets data set of JPEG images."""
-    import tensorflow_datasets as tfds
-
-    class Clips(tfds.core.GeneratorBasedBuilder, skip_registration=True):
-        VERSION = tfds.core.Version("1.0.0")
-        url_infos: ClassVar[dict] = {}
-
-        def _info(self):
-            names = [str(i) for i in range(len(paths))]
-            features = {
-                "video": tfds.features.Sequence(tfds.features.Text()),
-                "label": tfds.features.ClassLabel(names=names),
-            }
-            return self.dataset_info_from_configs(
-                features=tfds.features.FeaturesDict(features), description="clips"
-            )
-
-        def _split_generators(self, manager):
-            return {"train": self._generate_examples()}
-
-        def _generate_examples(self):
-            for i, path in enumerate(paths):
-                yield i, {"video": [jpeg(frame) for frame in _frames(path, side)], "label": i}
-
-    tfds.disable_progress_bar()
-    Clips(data_dir=str(folder), file_format="array_record").download_and_prepare()
-    source = make_source(DataConfig(source="tfds", manifest="clips", root=str(folder)), "train")
-    place = {source[i].label: i for i in range(len(source))}  # TFDS shuffles
-    return Tier([lambda i=i: source[place[i]].video for i in range(len(paths))])
-
-
-def jpeg(frame: np.ndarray) -> bytes:
-    """An RGB image as JPEG of the quality that pack_videos takes."""
-    return cv2.imencode(".jpg", frame[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 90])[1].tobytes()
+    """The data set that pack_videos makes with --format=array_record."""
+    paths = [str(Path(path).absolute()) for path in paths]
+    manifest = folder / "jpeg.csv"
+    write_table(manifest, ["path"], [{"path": path} for path in paths])
+    flags = ["--format=array_record", f"--short_side={side}", "--jobs=1"]
+    with redirect_stdout(io.StringIO()) as told:
+        failed = pack_videos.main([f"--manifest={manifest}", f"--out={folder}/jpeg", *flags])
+    if failed:
+        raise UserError(told.getvalue().strip())
+    source = make_source(DataConfig(source="tfds", manifest=f"{folder}/jpeg"), "train")
+    place = {source[i].name: i for i in range(len(source))}
+    for path in paths:
+        if path not in place:
+            raise UserError(f"{path} is a copy of another of the videos")
+    return Tier([lambda i=place[path]: source[i].video for path in paths])
 
 
 def raw_tier(paths: Sequence[str], folder: Path, side: int) -> Tier:
