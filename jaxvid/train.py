@@ -140,6 +140,7 @@ def loop(
             profile.at(number)
             variant, step = run.variant(number), number + 1
             if variant not in compiled:
+                terminal.print(f"step {step}: compiling its program, seconds to minutes ...")
                 compiled[variant] = run.compile_step(variant)
                 window.skip()
             placed = sharding.place_batch(batch, run.mesh, c.batch_size)

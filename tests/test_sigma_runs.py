@@ -58,6 +58,8 @@ def test_without_balance_it_collapses_and_says_so(tmp_path, capfd):
         workdir = tmp_path / str(iters)
         train(smoke("sigma_ssv2", **fields), workdir, devices=jax.devices()[:1])
         figures[iters] = read_json_lines(workdir / "metrics.jsonl")[-1]
-        warned = "WARNING: features collapse" in "".join(capfd.readouterr())
+        told = "".join(capfd.readouterr())
+        assert told.count("step 1: compiling its program") == 1
+        warned = "WARNING: features collapse" in told
         assert warned == (iters == 0)
     assert figures[10]["prototype_usage"] > 0.5 > 0.1 > figures[0]["prototype_usage"]
