@@ -174,7 +174,8 @@ def test_replay_sees_the_landmarks_of_the_recorded_policy():
         lambda key: method.act(params, episode["tokens"], grid, jax.random.wrap_key_data(key)).logp,
         compiler_options=FULL,
     )
-    np.testing.assert_allclose(replay(episode["key"]), episode["logp"], atol=1e-6)
+    size = np.abs(episode["logp"]).max()
+    np.testing.assert_allclose(replay(episode["key"]), episode["logp"], atol=1e-6 * size)
     other = replay(episode["key"] + jnp.uint32(1))
     assert np.abs(np.asarray(other) - episode["logp"]).max() > 1e-4
 

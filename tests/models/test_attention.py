@@ -84,8 +84,9 @@ def test_form_for_accelerators_equals_the_einsum_form():
     out, found = whole(q, k, v)
     expected, grads = value_and_pull(einsum, grad, q, k, v)
     np.testing.assert_allclose(out, expected, atol=1e-6)
+    # Weights are exp(logit - lse) in f32, so errors go with the logits (here up to 20).
     for a, b in zip(found, grads):
-        np.testing.assert_allclose(a, b, atol=2e-6)
+        np.testing.assert_allclose(a, b, atol=1e-5)
 
 
 def test_large_logits_stay_finite_in_half_precision():
