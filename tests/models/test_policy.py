@@ -142,8 +142,8 @@ def test_dropout_of_adamae_needs_keys_and_is_drawn_per_clip():
     keys = jax.random.split(jax.random.key(1), 2)
     dropped = np.asarray(run(net, params, tokens, keys))
     assert np.abs(dropped[0] - dropped[1]).max() > 1e-3
-    alone = run(net, params, tokens[1:], keys[1:])
-    np.testing.assert_allclose(alone[0], dropped[1], atol=1e-6 * np.abs(dropped).max())
+    swapped = run(net, params, tokens, keys[::-1])  # of another size sums might run otherwise
+    np.testing.assert_allclose(swapped, dropped[::-1], atol=1e-6)
 
 
 @pytest.mark.parametrize("fields", [{}, {"mlp_ratio": 0.0}, {"mlp_ratio": 1.0}], ids=str)
