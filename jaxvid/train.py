@@ -214,9 +214,10 @@ def evaluate(run: Run, state: TrainState, evaluators: Mapping, workdir: Path, te
         todo = {n: e for n, e in evaluators.items()
                 if weights in e.weights and (n, weights) not in there}  # fmt: skip
         if todo:
+            params = jax.device_put(params, sharding.replicated(run.mesh))  # read again and again
             context = EvalContext(
-                run.method, sharding.replicate(params, run.mesh), state.extra, run.data, run.mesh,
-                run.config.seed, run.config.batch_size,
+                run.method, params, state.extra, run.data, run.mesh, run.config.seed,
+                run.config.batch_size,
             )  # fmt: skip
             terminal.print(format_table(run_evals(todo, context, step, workdir, weights)))
     if draws(run) and jax.process_count() == 1:

@@ -97,11 +97,6 @@ def shard_tree(tree: Tree, mesh: Mesh, rules: Sequence[Rule]) -> Tree:
     return jax.tree.map(one, paths(tree), tree)
 
 
-def replicate(tree: Tree, mesh: Mesh) -> Tree:
-    """A tree of arrays on the mesh, whole on every device."""
-    return jax.jit(lambda tree: tree, out_shardings=replicated(mesh))(tree)
-
-
 def gather(params: Mapping[str, jax.Array], shardings: Mapping[str, NamedSharding]) -> dict:
     """Parameters whole over fsdp, as a loss reads them; gradients come back in their parts.
 

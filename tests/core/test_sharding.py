@@ -71,15 +71,6 @@ def test_bad_rule():
         sharding.shard_tree({"w": jnp.zeros(3)}, mesh, ((".*", "fdsp"),))
 
 
-def test_a_tree_in_parts_becomes_whole():
-    mesh = sharding.make_mesh(MeshConfig(fsdp=4))
-    value = np.arange(64.0).reshape(8, 8)
-    parts = jax.device_put({"w": value}, sharding.NamedSharding(mesh, P("fsdp")))
-    whole = sharding.replicate(parts, mesh)["w"]
-    assert whole.is_fully_replicated and not parts["w"].is_fully_replicated
-    np.testing.assert_array_equal(whole, value)
-
-
 def test_placement_keeps_the_global_order():
     mesh = sharding.make_mesh(MeshConfig(data=4, fsdp=2))
     rows = sharding.host_rows(mesh, 16)
