@@ -69,7 +69,7 @@ def read_table(path: str | os.PathLike) -> list[dict[str, str]]:
     """
     suffix = os.path.splitext(path)[1]
     if suffix not in (".csv", ".parquet"):
-        packed = "://" not in str(path) and os.path.exists(os.path.join(path, "dataset_info.json"))
+        packed = not is_url(path) and os.path.exists(os.path.join(path, "dataset_info.json"))
         hint = "; a folder of pack_videos needs --config.data.source=tfds" if packed else ""
         raise ConfigError(f"manifest '{path}': must end in .csv or .parquet{hint}")
     file = io.BytesIO(read_bytes(path, f"manifest '{path}'"))
@@ -199,7 +199,7 @@ def take_subset(manifest: Manifest, share: float, seed: int, list_file: Path) ->
 
 def write_atomic(path: Path | epath.Path, text: str) -> None:
     """Write ``text`` so that other processes see the whole file or none."""
-    if "://" in str(path):  # objects of buckets appear when they are whole
+    if is_url(path):  # objects of buckets appear when they are whole
         path.write_text(text)
         return
     path.parent.mkdir(parents=True, exist_ok=True)

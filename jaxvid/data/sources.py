@@ -277,8 +277,8 @@ def _tfds_source(data: DataConfig, split: str) -> TfdsSource:
 
 def _tfds_builder(tfds, manifest: str, root: str):
     """The data set in a folder, such as pack_videos writes, or the one of this name."""
-    folder = manifest if "://" in manifest else os.path.join(root, manifest)
-    if "://" in folder and not folder.startswith("gs://"):
+    folder = manifest if is_url(manifest) else os.path.join(root, manifest)
+    if is_url(folder) and not folder.startswith("gs://"):
         raise ConfigError(
             f"config.data.manifest={folder}: shards are read from folders and gs:// only; copy or "
             "mount them"

@@ -17,6 +17,7 @@ from etils import epath
 
 from jaxvid.core.config import ConfigError, UserError, check
 from jaxvid.data.manifest import Manifest, write_atomic
+from jaxvid.data.remote import is_url
 from jaxvid.tools.pack_shards import (
     DATASET,
     Clip,
@@ -69,7 +70,7 @@ def read_clips(table: Sequence[dict[str, str]], manifests: dict[str, Manifest]) 
 
 def _whole_path(path: str) -> str:
     """A path that doesn't depend on the current folder of a worker."""
-    return path if "://" in path else os.path.abspath(path)
+    return path if is_url(path) else os.path.abspath(path)
 
 
 def drop_copies(clips: Sequence[Clip], train_split: str) -> tuple[list[Clip], list[Dropped]]:

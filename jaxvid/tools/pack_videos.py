@@ -36,6 +36,7 @@ from etils import epath
 from jaxvid.core.config import ConfigError, UserError, check, choose
 from jaxvid.data.decode import VideoError, iterate_frames, probe
 from jaxvid.data.manifest import Manifest
+from jaxvid.data.remote import is_url
 from jaxvid.tools.run_items import import_beam
 from jaxvid.tools.video_files import (
     keep_settings,
@@ -178,7 +179,7 @@ def _pack_mp4(
     args: argparse.Namespace, table: list[dict], manifests: dict[str, Manifest], beam_flags: list
 ) -> tuple[str, list[str]]:
     """One mp4 per distinct path, and manifest.csv beside them."""
-    if beam_flags or "://" in args.out:
+    if beam_flags or is_url(args.out):
         raise ConfigError("--runner and URLs as --out need --format=array_record")
     out, folder = Path(args.out), Path(args.root or Path(args.manifest).parent)
     names = name_files(table, args.manifest, args.root)
@@ -199,14 +200,14 @@ def _open_folder(out: str) -> epath.Path:
     Raises:
       ConfigError: it can't be written.
     """
-    if "://" not in out:
+    if not is_url(out):
         folder = epath.Path(os.path.abspath(out))
     elif out.startswith(tuple(_LIBRARIES)):
         folder = epath.Path(out)
     else:
         raise ConfigError(f"--out={out}: expected a folder or {' or '.join(_LIBRARIES)}...")
     try:
-        if "://" not in out:
+        if not is_url(out):
             folder.mkdir(parents=True, exist_ok=True)
         folder.exists()  # the first call to a bucket, which has no folders to make
     except ImportError as error:

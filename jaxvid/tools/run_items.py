@@ -17,6 +17,7 @@ from typing import TypeVar
 from etils import epath
 
 from jaxvid.core.config import ConfigError, UserError
+from jaxvid.data.remote import is_url
 
 Item = TypeVar("Item")
 
@@ -112,7 +113,7 @@ def whole_file(target: epath.Path, scratch: epath.Path) -> Iterator[Path]:
       target: file of a folder or of a bucket; objects of buckets appear when they are whole.
       scratch: existing folder on the file system of ``target``; not used for buckets.
     """
-    bucket = "://" in str(target)
+    bucket = is_url(target)
     with tempfile.TemporaryDirectory(dir=None if bucket else scratch) as folder:
         file = Path(folder, target.name)
         yield file
