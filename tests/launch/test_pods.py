@@ -19,7 +19,9 @@ from launch.gke_jobset import main, make_jobset
 ROOT = Path(__file__).parents[2]
 CONFIG = "configs/tats_ssv2.py:L"
 SPACES = "--config.data.manifest=my files/it's $HOME.csv"
-SCRIPTS = ("env.sh", "local.sh", "test.sh", "tpu_pod.sh", "tpu_host.sh", "slurm.sbatch")
+SCRIPTS = (
+    "env.sh", "local.sh", "small_conv.sh", "test.sh", "tpu_pod.sh", "tpu_host.sh", "slurm.sbatch",
+)  # fmt: skip
 # Answers "describe" and "status" from one line after the other of two files.
 GCLOUD = """
 echo "$*" >> "$FAKE/calls"
