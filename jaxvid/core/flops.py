@@ -1,7 +1,8 @@
 """Floating-point operations of a function, counted from its jaxpr.
 
 Matrix products and convolutions are counted (2 per multiply-add), the bodies of scans as often as
-they run, so the figure doesn't depend on ``scan`` being on, as the compiler's own count does.
+they run, so the figure doesn't depend on ``scan`` being on, as the compiler's own count does, and
+those of kernels for every block.
 """
 
 import math
@@ -41,6 +42,8 @@ def _equation(eqn: jex.JaxprEqn) -> int:
     inner = sum(jaxpr_flops(sub) for sub in _bodies(eqn))
     if name == "cond":
         return max((jaxpr_flops(sub) for sub in _bodies(eqn)), default=0)
+    if name == "pallas_call":
+        return inner * math.prod(eqn.params["grid_mapping"].grid)
     return inner * (eqn.params["length"] if name == "scan" else 1)
 
 

@@ -8,8 +8,9 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from jaxvid.core.config import choose
+from jaxvid.models.splash import splash
 
-AttentionImpl = Literal["auto", "xla", "chunked", "cudnn"]
+AttentionImpl = Literal["auto", "xla", "chunked", "cudnn", "splash"]
 LONG = 512
 CHUNK = 400
 
@@ -22,9 +23,10 @@ def attention(q: Array, k: Array, v: Array, impl: AttentionImpl = "auto") -> Arr
       k, v: (B, Nk, h, d).
       impl: "xla" (two einsums), "chunked" (one head and some 400 queries at a time, logits formed
         again in the backward pass, so that no (Nq, Nk) array leaves the cache), "cudnn" (fused
-        kernel, NVIDIA GPU and bfloat16 only), or "auto": "cudnn" where that runs; else, from 512
-        keys on, logits are formed again in the backward pass, and in chunks where the program is
-        lowered for a CPU; else "xla".
+        kernel, NVIDIA GPU and bfloat16 only), "splash" (fused kernel of TPUs, interpreted
+        elsewhere, which is for tests), or "auto": "cudnn" where that runs; else, from 512 keys on,
+        logits are formed again in the backward pass, and in chunks where the program is lowered for
+        a CPU; else "xla".
 
     Returns:
       (B, Nq, h, d) in the dtype of ``v``.
@@ -34,6 +36,7 @@ def attention(q: Array, k: Array, v: Array, impl: AttentionImpl = "auto") -> Arr
         "xla": _einsum_attention,
         "chunked": functools.partial(_recomputing, chunked=True),
         "cudnn": _fused,
+        "splash": splash,
     }
     return choose(impl, forms, "attention")(q, k, v)
 
@@ -66,8 +69,8 @@ def grouped_attention(q: Array, k: Array, v: Array, impl: AttentionImpl = "auto"
       k, v: (B, G, K, h, d).
       impl: "xla" (two einsums, (B, h, N, G, K) logits are kept), "auto" (logits of one group at a
         time, formed again in the backward pass; of one head at a time where the program is lowered
-        for a CPU, so that they don't leave the cache), "chunked" (one head at a time everywhere) or
-        "cudnn" (one fused kernel per group).
+        for a CPU, so that they don't leave the cache), "chunked" (one head at a time everywhere),
+        "cudnn" or "splash" (the fused kernel, groups beside clips).
 
     Returns:
       (B, N, G, h, d) in the dtype of ``v``.
@@ -76,7 +79,8 @@ def grouped_attention(q: Array, k: Array, v: Array, impl: AttentionImpl = "auto"
         "auto": _group_by_group,
         "xla": _einsum_grouped,
         "chunked": functools.partial(_group_by_group, chunked=True),
-        "cudnn": _folded,
+        "cudnn": functools.partial(_folded, impl="cudnn"),
+        "splash": functools.partial(_folded, impl="splash"),
     }
     return choose(impl, forms, "attention")(q, k, v)
 
@@ -92,10 +96,10 @@ def _einsum_grouped(q, k, v):
     return jnp.einsum("bhngk,bgkhd->bnghd", group_weights(q, k).astype(v.dtype), v)
 
 
-def _folded(q, k, v):
+def _folded(q, k, v, impl):
     groups = k.shape[1]
     fold = lambda x: x.reshape(-1, *x.shape[2:])  # noqa: E731
-    found = attention(jnp.repeat(q, groups, axis=0), fold(k), fold(v), "cudnn")
+    found = attention(jnp.repeat(q, groups, axis=0), fold(k), fold(v), impl)
     return jnp.swapaxes(found.reshape(-1, groups, *q.shape[1:]), 1, 2)
 
 

@@ -32,7 +32,7 @@ class VitConfig:
       registers: further learned tokens behind the class token, which "cls" switches on.
       qkv_bias: "qv", "full" or "none".
       drop_path: stochastic-depth rate of the last block, growing linearly from 0.
-      attention: "auto", "xla", "chunked" or "cudnn" (GPU, bfloat16), see
+      attention: "auto", "xla", "chunked", "cudnn" (GPU, bfloat16) or "splash" (TPU), see
         :func:`jaxvid.models.attention.attention`.
     """
 

@@ -106,12 +106,12 @@ def test_logits_are_not_kept_for_the_backward_pass():
 
 
 def test_unknown_form_names_the_choices():
-    with pytest.raises(ConfigError, match="chunked, cudnn, xla"):
+    with pytest.raises(ConfigError, match="chunked, cudnn, splash, xla"):
         attention(*inputs(2, 2)[:3], impl="flash")
 
 
 @pytest.mark.parametrize("dtype, tolerance", [("float32", 2e-5), ("bfloat16", 0.03)])
-@pytest.mark.parametrize("impl", ["auto", "chunked", "xla"])
+@pytest.mark.parametrize("impl", ["auto", "chunked", "splash", "xla"])
 def test_groups_are_attended_to_one_by_one(impl, dtype, tolerance):
     """Equal to one attention per group in f32, with gradients."""
     q, k, v, _ = inputs(5, 12, jnp.dtype(dtype))
