@@ -30,6 +30,7 @@ def make_jobset(
     workdir: str,
     accelerator: str = "tpu-v5-lite-podslice",
     topology: str = "4x4",
+    slices: int = 1,
     chips_per_host: int = 4,
     service_account: str = "default",
     spot: bool = True,
@@ -42,7 +43,8 @@ def make_jobset(
       flags: further flags of ``jaxvid.main``.
       image: container image.
       workdir: folder that every host sees.
-      accelerator, topology: labels of the node pool.
+      accelerator, topology: labels of the node pool, which is one slice.
+      slices: node pools that work together; "config.mesh.data" must be a multiple of them.
       chips_per_host: 4 on most machines; one process runs per host.
       service_account: of the pods.
       spot: on preemptible nodes.
@@ -60,6 +62,8 @@ def make_jobset(
             f"--topology={topology} has {chips} chips, no multiple of "
             f"--chips_per_host={chips_per_host}"
         )
+    if slices < 1:
+        raise ValueError(f"--slices={slices}: at least 1 is needed")
     for flag in flags:
         if not flag.startswith("--") or flag.startswith(("--distributed", "--workdir")):
             raise ValueError(f"flag {flag!r}: expected --config.field=value and the like")
@@ -67,6 +71,7 @@ def make_jobset(
             "--stopped_status=75", *flags]  # fmt: skip
     return string.Template(TEMPLATE.read_text()).substitute(
         name=name,
+        slices=slices,
         hosts=chips // chips_per_host,
         chips=chips_per_host,
         spot='cloud.google.com/gke-spot: "true"' if spot else "# on demand",
@@ -98,6 +103,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--workdir", required=True)
     parser.add_argument("--accelerator", default="tpu-v5-lite-podslice")
     parser.add_argument("--topology", default="4x4")
+    parser.add_argument("--slices", type=int, default=1)
     parser.add_argument("--chips_per_host", type=int, default=4)
     parser.add_argument("--service_account", default="default")
     parser.add_argument("--on_demand", dest="spot", action="store_false", help="no spot nodes")

@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-KINDS = ("all-reduce", "all-gather", "reduce-scatter", "all-to-all", "collective-permute")
+KINDS = ("all-reduce", "all-gather", "reduce-scatter", "all-to-all", "collective-permute", "send")
 
 _HEAD = re.compile(r"^(ENTRY )?%?([\w.\-]+) \(.*\{$")
 _OP = re.compile(rf"= (.*?) ({'|'.join(KINDS)})(-start)?\(")
@@ -47,13 +47,15 @@ class Collective:
         """Bytes that a ring sends from every device in a step.
 
         Over n devices: all-reduce 2 (n-1)/n of the result, all-gather and all-to-all (n-1)/n of
-        it, reduce-scatter n-1 times it, a permutation all of it.
+        it, reduce-scatter n-1 times it, a permutation all of it, a send nothing (it leaves the
+        slice by another network).
         """
         n = self.group or devices
         share = {
             "all-reduce": 2 * (n - 1) / n,
             "reduce-scatter": n - 1,
             "collective-permute": 1.0,
+            "send": 0.0,
         }.get(self.kind, (n - 1) / n)
         return share * self.size * self.times
 
@@ -71,7 +73,8 @@ def find_collectives(text: str) -> list[Collective]:
                 piece = _PIECE.search(line)
                 chain = (op[2], piece[1] if piece else "")
                 if chain not in chains:
-                    found.append(Collective(op[2], _size(op[1], op[3]), times, _group(line)))
+                    size = _size(op[1], beside=bool(op[3]) or op[2] == "send")
+                    found.append(Collective(op[2], size, times, _group(line)))
                 if piece:
                     chains.add(chain)
             loop = _WHILE.search(line)
@@ -113,13 +116,13 @@ def _trips(line: str, condition: list[str]) -> int:
     return max(limits, default=1)
 
 
-def _size(shape: str, start: str | None) -> int:
+def _size(shape: str, beside: bool) -> int:
     sizes = [
         math.prod(int(n) for n in dims.split(",") if n) * _width(kind)
         for kind, dims in _SHAPE.findall(shape)
     ]
-    # The start of an asynchronous collective returns its operands beside its results.
-    return max(sizes, default=0) if start and len(sizes) > 1 else sum(sizes)
+    # An asynchronous collective's start returns operands beside results, a send a handle.
+    return max(sizes, default=0) if beside and len(sizes) > 1 else sum(sizes)
 
 
 def _width(kind: str) -> int:

@@ -38,7 +38,8 @@ class Plan:
         counts what stays on the chip.
       collectives: ``{kind: (times per step, bytes of the results per step)}``.
       bounds: seconds of "compute" (model FLOPs at the peak), "memory" (``accessed`` at full
-        bandwidth) and "network" (collectives by rings over all links), where these are known.
+        bandwidth) and "network" (collectives by rings over all links of a slice), where these are
+        known; what goes from slice to slice is listed as "send" and in no bound.
     """
 
     devices: str
@@ -61,7 +62,7 @@ class Plan:
 
 
 def topology_devices(name: str) -> list[jax.Device]:
-    """Devices of a named TPU topology, such as "v5e:16x16".
+    """Devices of a named TPU topology, such as "v5e:16x16", or of two such slices, "2*v5e:16x16".
 
     Raises:
       ConfigError: libtpu isn't installed or doesn't know the name.
@@ -71,12 +72,15 @@ def topology_devices(name: str) -> list[jax.Device]:
     # No TPU is touched: libtpu need not ask for this machine's nor keep others from planning.
     for name_of_flag in ("TPU_SKIP_MDS_QUERY", "ALLOW_MULTIPLE_LIBTPU_LOAD"):
         os.environ.setdefault(name_of_flag, "1")
+    slices, _, one = name.rpartition("*")
     try:
-        return list(topologies.get_topology_desc(platform="tpu", topology_name=name).devices)
+        fields = {"num_slices": int(slices)} if slices else {}
+        found = topologies.get_topology_desc(platform="tpu", topology_name=one, **fields)
+        return list(found.devices)
     except (RuntimeError, ValueError, NotImplementedError) as error:
         raise ConfigError(
             f"--topology={name}: {str(error).splitlines()[0]} (install jaxvid[tpu]; "
-            "names look like v5e:4x4, v6e:16x16, v5p:4x4x4)"
+            "names look like v5e:4x4, v6e:16x16, v5p:4x4x4, 2*v5e:16x16)"
         ) from error
 
 

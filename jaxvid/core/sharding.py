@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import jax
 import numpy as np
+from jax.experimental import mesh_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from jaxvid.core.config import ConfigError
@@ -42,8 +43,12 @@ class MeshConfig:
 def make_mesh(config: MeshConfig, devices: Sequence[jax.Device] | None = None) -> Mesh:
     """Mesh over ``devices`` (default: all of them).
 
+    Several TPU slices share "data" only: what fsdp and tensor gather stays on the links of a slice,
+    and one sum of gradients goes over the slower network between them.
+
     Raises:
-      ConfigError: the mesh needs more devices than there are, or doesn't divide them.
+      ConfigError: the mesh needs more devices than there are, or doesn't divide them or their
+        slices.
     """
     devices = list(jax.devices() if devices is None else devices)
     sizes = [config.data, config.fsdp, config.tensor]
@@ -60,7 +65,22 @@ def make_mesh(config: MeshConfig, devices: Sequence[jax.Device] | None = None) -
         raise ConfigError(f"{text}: needs {total} devices, {len(devices)} are here")
     if total < len(devices) and jax.process_count() > 1:
         raise ConfigError(f"{text}: uses {total} of {len(devices)} devices of several processes")
+    slices = len({d.slice_index for d in devices}) if devices[0].platform == "tpu" else 1
+    if slices > 1:
+        if total < len(devices) or sizes[0] % slices:
+            raise ConfigError(
+                f"{text}: data must be a multiple of the {slices} slices, on all "
+                f"{len(devices)} devices"
+            )
+        placed = arrange_slices(sizes, slices, devices)
+        return Mesh(placed, AXES, axis_types=(AxisType.Auto,) * 3)
     return jax.make_mesh(sizes, AXES, (AxisType.Auto,) * 3, devices=devices[:total])
+
+
+def arrange_slices(sizes: Sequence[int], slices: int, devices: Sequence[jax.Device]) -> np.ndarray:
+    """Devices as an array of ``sizes`` whose leading axis goes through one slice after another."""
+    inside = (sizes[0] // slices, *sizes[1:])
+    return mesh_utils.create_hybrid_device_mesh(inside, (slices, 1, 1), devices)
 
 
 def batch_sharding(mesh: Mesh) -> NamedSharding:

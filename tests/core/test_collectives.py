@@ -30,15 +30,18 @@ ENTRY %main (x: f32[8]) -> f32[8] {
   %w = (s32[], f32[8]{0}) while(%t), condition=%cond, body=%body
   %s = (f32[10]{0}, f32[20]{0}) all-gather-start(%z), channel_id=9, replica_groups=mesh['a'=2,'b'=4], device_ids=([2,4]) {'b'}
   %d = f32[20]{0} all-gather-done(%s)
+  %n = (f32[1,4,8]{2,1,0}, u32[], token[]) send(%d, %k), channel_id=11, is_host_transfer=true
+  %e = token[] send-done(%n), channel_id=11, is_host_transfer=true
 }
 """  # noqa: E501
 
 
 def test_a_program_by_hand():
-    gather, reduce, start = find_collectives(TEXT)
+    gather, reduce, start, send = find_collectives(TEXT)
     assert gather == Collective("all-gather", 16 * 2, 5, 4)
     assert reduce == Collective("all-reduce", (6 + 4) * 4, 5, 2)
     assert start == Collective("all-gather", 20 * 4, 1, 4)
+    assert send == Collective("send", 32 * 4, 1, 0)
 
 
 def test_bytes_that_a_ring_moves():
@@ -47,6 +50,7 @@ def test_bytes_that_a_ring_moves():
     assert moved("all-gather", 8) == pytest.approx(3 * 8 * 0.75)
     assert moved("reduce-scatter", 8) == pytest.approx(3 * 8 * 3)
     assert moved("collective-permute", 8) == 24
+    assert moved("send", 8) == 0  # not over the links of the slice
     assert Collective("all-reduce", 8, 1, 0).moved(2) == 8
 
 

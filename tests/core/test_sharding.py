@@ -1,5 +1,7 @@
 """Meshes, path rules and placement on 8 simulated devices."""
 
+from types import SimpleNamespace
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -28,6 +30,36 @@ def test_rest_of_the_devices_goes_to_data():
 def test_impossible_meshes(config, message):
     with pytest.raises(ConfigError, match=message):
         sharding.make_mesh(config)
+
+
+def slices(count):
+    """16 chips in ``count`` slices of two columns, with what mesh building asks of them."""
+    size = 16 // count
+    fields = {
+        "platform": "tpu",
+        "device_kind": "TPU v5 lite",
+        "process_index": 0,
+        "core_on_chip": 0,
+    }
+    return [
+        SimpleNamespace(id=i, slice_index=i // size, coords=(i % 2, i % size // 2, 0), **fields)
+        for i in range(16)
+    ]
+
+
+def test_slices_share_data_alone():
+    found = sharding.arrange_slices((4, 2, 2), 2, slices(2))
+    assert found.shape == (4, 2, 2)
+    of_slice = np.vectorize(lambda device: device.slice_index)(found)
+    assert of_slice[:, 0, 0].tolist() == [0, 0, 1, 1]
+    assert (of_slice == of_slice[:, :1, :1]).all()  # fsdp and tensor stay inside
+    assert {device.id for device in found.flat} == set(range(16))
+
+
+@pytest.mark.parametrize("config", [MeshConfig(data=2, fsdp=8), MeshConfig(data=4, fsdp=2)])
+def test_a_mesh_must_fit_the_slices(config):
+    with pytest.raises(ConfigError, match="multiple of the 4 slices, on all 16 devices"):
+        sharding.make_mesh(config, slices(4))
 
 
 def test_rules_reach_optimiser_state_by_path():

@@ -329,6 +329,12 @@ def test_jobset_restarts_a_stopped_or_preempted_run_without_counting_it():
     assert spec["failurePolicy"]["maxRestarts"] == 3
 
 
+def test_jobset_over_two_slices():
+    (group,) = jobset(slices=2, topology="4x8")["spec"]["replicatedJobs"]
+    assert group["replicas"] == 2
+    assert group["template"]["spec"]["completions"] == 8  # hosts of each
+
+
 def test_jobset_on_demand():
     pod = jobset(spot=False)["spec"]["replicatedJobs"][0]["template"]["spec"]["template"]["spec"]
     assert "cloud.google.com/gke-spot" not in pod["nodeSelector"]
@@ -341,6 +347,7 @@ def test_jobset_on_demand():
         (["My_run", "c", "--image=i", "--workdir=w"], "NAME 'My_run'"),
         (["a", "c", "--image=i", "--workdir=w", "--topology=4"], "expected 4x4"),
         (["a", "c", "--image=i", "--workdir=w", "--topology=2x3"], "6 chips, no multiple of"),
+        (["a", "c", "--image=i", "--workdir=w", "--slices=0"], "--slices=0: at least 1"),
         (["a", "c", "--image=i", "--workdir=w", "--", "seed=1"], "flag 'seed=1'"),
         (["a", "c", "--image=i", "--workdir=w", "--", "--distributed=x"], "flag '--distributed=x'"),
         (["a", "c", "--image=i", "--workdir=w", "--config.seed=1"], "unrecognized arguments"),
