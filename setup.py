@@ -6,7 +6,7 @@ TEST = ["pytest", "pytest-timeout", "pytest-xdist"]
 TEST += ["apache-beam", "ruff", "pillow", "nbclient", "nbformat", "ipykernel"]
 REQUIRES = [
     "absl-py",
-    "array-record",
+    "array-record>=0.8.6",  # reads buckets
     "av>=18",
     "chex>=0.1.91",
     "clu>=0.0.12",

@@ -84,7 +84,8 @@ def bucket(tmp_path, monkeypatch):
     def store(path):
         return {"driver": "file", "path": path.replace("gs://bucket", str(root))}
 
-    monkeypatch.setitem(_registry, "gcs", Bucket)
+    for name in Bucket.protocol:
+        monkeypatch.setitem(_registry, name, Bucket)
     monkeypatch.setattr(gcs_utils, "get_kvstore_for_gcs", store)
     monkeypatch.setattr(gcs_utils, "is_hierarchical_namespace_enabled", lambda path: False)
     fsspec_backend._get_filesystem.cache_clear()

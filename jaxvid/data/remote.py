@@ -55,7 +55,7 @@ def check_scheme(url: str, where: str = "") -> None:
     except ImportError as error:
         library = known_implementations[scheme]["class"].split(".")[0]
         hint = "" if library == "fsspec" else f": pip install {library}"
-        raise ConfigError(f"{where}'{url}' can't be read: {error}{hint}") from error
+        raise ConfigError(f"{where}'{url}' is out of reach: {error}{hint}") from error
 
 
 def read_bytes(path: str | os.PathLike, where: str) -> bytes:

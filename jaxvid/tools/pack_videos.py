@@ -36,7 +36,7 @@ from etils import epath
 from jaxvid.core.config import ConfigError, UserError, check, choose
 from jaxvid.data.decode import VideoError, iterate_frames, probe
 from jaxvid.data.manifest import Manifest
-from jaxvid.data.remote import is_url
+from jaxvid.data.remote import check_scheme, is_url
 from jaxvid.tools.run_items import import_beam
 from jaxvid.tools.video_files import (
     keep_settings,
@@ -48,7 +48,7 @@ from jaxvid.tools.video_files import (
     write_table,
 )
 
-_LIBRARIES = {"gs://": "gcsfs", "s3://": "s3fs"}  # that write to a bucket
+_BUCKETS = ("gs://", "s3://")  # that can be written to
 _CLOCK = 90_000  # ticks per second of the packed files
 
 
@@ -202,17 +202,15 @@ def _open_folder(out: str) -> epath.Path:
     """
     if not is_url(out):
         folder = epath.Path(os.path.abspath(out))
-    elif out.startswith(tuple(_LIBRARIES)):
+    elif out.startswith(_BUCKETS):
+        check_scheme(out, "--out=")
         folder = epath.Path(out)
     else:
-        raise ConfigError(f"--out={out}: expected a folder or {' or '.join(_LIBRARIES)}...")
+        raise ConfigError(f"--out={out}: expected a folder or {' or '.join(_BUCKETS)}...")
     try:
         if not is_url(out):
             folder.mkdir(parents=True, exist_ok=True)
         folder.exists()  # the first call to a bucket, which has no folders to make
-    except ImportError as error:
-        library = _LIBRARIES[out[: out.index("://") + 3]]
-        raise ConfigError(f"--out={out}: pip install {library} ({error})") from error
     except OSError as error:
         raise ConfigError(f"--out={out} can't be written: {error}") from error
     return folder
