@@ -42,6 +42,8 @@ def _equation(eqn: jex.JaxprEqn) -> int:
     inner = sum(jaxpr_flops(sub) for sub in _bodies(eqn))
     if name == "cond":
         return max((jaxpr_flops(sub) for sub in _bodies(eqn)), default=0)
+    if name == "shard_map":  # its body is that of one device
+        return inner * eqn.params["mesh"].size
     if name == "pallas_call":
         return inner * math.prod(eqn.params["grid_mapping"].grid)
     return inner * (eqn.params["length"] if name == "scan" else 1)

@@ -10,7 +10,7 @@ from jaxvid.core.collectives import find_collectives
 from jaxvid.core.flops import count_flops
 from jaxvid.models import splash as module
 from jaxvid.models.attention import attention
-from jaxvid.models.splash import block_size
+from jaxvid.models.splash import block_size, splash
 
 
 def draw(batch, queries, keys, dtype="float32"):
@@ -75,3 +75,10 @@ def test_operations_are_counted_for_every_block():
     args = draw(2, 256, 256)[:3]
     flops = [count_flops(lambda *x, i=i: attention(*x, i), *args) for i in ("xla", "splash")]
     assert flops == [4 * 2 * 2 * 256 * 256 * 8] * 2
+
+
+def test_operations_on_a_mesh_are_those_of_all_devices():
+    mesh = jax.make_mesh((2, 2, 2), ("data", "fsdp", "tensor"), (AxisType.Auto,) * 3)
+    sharding = NamedSharding(mesh, PartitionSpec(("data", "fsdp")))
+    args = [jax.device_put(x, sharding) for x in draw(4, 256, 256)[:3]]
+    assert count_flops(splash, *args) == 4 * 4 * 2 * 256 * 256 * 8
