@@ -65,7 +65,7 @@ def make_mesh(config: MeshConfig, devices: Sequence[jax.Device] | None = None) -
         raise ConfigError(f"{text}: needs {total} devices, {len(devices)} are here")
     if total < len(devices) and jax.process_count() > 1:
         raise ConfigError(f"{text}: uses {total} of {len(devices)} devices of several processes")
-    slices = len({d.slice_index for d in devices}) if devices[0].platform == "tpu" else 1
+    slices = count_slices(devices)
     if slices > 1:
         if total < len(devices) or sizes[0] % slices:
             raise ConfigError(
@@ -75,6 +75,12 @@ def make_mesh(config: MeshConfig, devices: Sequence[jax.Device] | None = None) -
         placed = arrange_slices(sizes, slices, devices)
         return Mesh(placed, AXES, axis_types=(AxisType.Auto,) * 3)
     return jax.make_mesh(sizes, AXES, (AxisType.Auto,) * 3, devices=devices[:total])
+
+
+def count_slices(devices: Sequence[jax.Device]) -> int:
+    """TPU slices that the devices belong to; 1 elsewhere, and for a topology of one slice."""
+    tpu = devices[0].platform == "tpu"
+    return len({getattr(d, "slice_index", 0) for d in devices}) if tpu else 1
 
 
 def arrange_slices(sizes: Sequence[int], slices: int, devices: Sequence[jax.Device]) -> np.ndarray:

@@ -56,6 +56,12 @@ def test_slices_share_data_alone():
     assert {device.id for device in found.flat} == set(range(16))
 
 
+def test_slices_are_counted():
+    assert sharding.count_slices(slices(4)) == 4
+    assert sharding.count_slices(jax.devices()) == 1
+    assert sharding.count_slices([SimpleNamespace(platform="tpu")] * 4) == 1  # a topology's chips
+
+
 @pytest.mark.parametrize("config", [MeshConfig(data=2, fsdp=8), MeshConfig(data=4, fsdp=2)])
 def test_a_mesh_must_fit_the_slices(config):
     with pytest.raises(ConfigError, match="multiple of the 4 slices, on all 16 devices"):
