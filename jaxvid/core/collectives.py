@@ -7,24 +7,16 @@ and is counted once.
 
 import math
 import re
-from collections.abc import Iterator
 from dataclasses import dataclass
+
+from jaxvid.core.hlo import Program, read_shape
 
 KINDS = ("all-reduce", "all-gather", "reduce-scatter", "all-to-all", "collective-permute", "send")
 
-_HEAD = re.compile(r"^(ENTRY )?%?([\w.\-]+) \(.*\{$")
-_OP = re.compile(rf"= (.*?) ({'|'.join(KINDS)})(-start)?\(")
-_WHILE = re.compile(r" while\(.*condition=%?([\w.\-]+), body=%?([\w.\-]+)")
 _PIECE = re.compile(r"channel_id=(\d+),.*chain_id=")
-_CALLS = re.compile(r"(?:calls|to_apply|true_computation|false_computation)=%?([\w.\-]+)")
-_BRANCHES = re.compile(r"branch_computations=\{([^}]*)\}")
-_TRIPS = re.compile(r"known_trip_count[^\d]*(\d+)")
-_LIMIT = re.compile(r"s32\[\]\S* constant\((\d+)\)")
-_SHAPE = re.compile(r"\b(pred|bf16|[suf]\d+|f8\w+|c64)\[([\d,]*)\]")
 _LISTED = re.compile(r"replica_groups=\{\{([\d,]*)\}")
 _IOTA = re.compile(r"replica_groups=\[\d+,(\d+)\]")
 _AXES = re.compile(r"replica_groups=mesh\[([^\]]*)\].*?\{([^}]*)\}")
-_WIDTH = {"pred": 1, "bf16": 2, "c64": 8}
 
 
 @dataclass(frozen=True)
@@ -62,75 +54,30 @@ class Collective:
 
 def find_collectives(text: str) -> list[Collective]:
     """Collectives of ``compiled.as_text()`` in the order in which a step meets them."""
-    bodies, entry = _computations(text)
     found: list[Collective] = []
     chains: set[tuple[str, str]] = set()
-
-    def visit(name: str, times: int) -> None:
-        for line in bodies.get(name, ()):
-            op = _OP.search(line)
-            if op:
-                piece = _PIECE.search(line)
-                chain = (op[2], piece[1] if piece else "")
-                if chain not in chains:
-                    size = _size(op[1], beside=bool(op[3]) or op[2] == "send")
-                    found.append(Collective(op[2], size, times, _group(line)))
-                if piece:
-                    chains.add(chain)
-            loop = _WHILE.search(line)
-            if loop:
-                visit(loop[2], times * _trips(line, bodies.get(loop[1], ())))
-            for called in _called(line):
-                visit(called, times)
-
-    visit(entry, 1)
+    for _, one, times in Program(text).walk(fused=True):
+        kind = one.op.removesuffix("-start")
+        if kind not in KINDS:
+            continue
+        piece = _PIECE.search(one.attributes)
+        chain = (kind, piece[1] if piece else "")
+        if chain not in chains:
+            size = _size(one.shape, beside=kind != one.op or kind == "send")
+            found.append(Collective(kind, size, times, _group(one.attributes)))
+        if piece:
+            chains.add(chain)
     return found
 
 
-def _computations(text: str) -> tuple[dict[str, list[str]], str]:
-    bodies: dict[str, list[str]] = {}
-    entry = name = ""
-    for line in text.splitlines():
-        head = _HEAD.match(line)
-        if head:
-            name = head[2]
-            bodies[name] = []
-            entry = name if head[1] else entry
-        elif name:
-            bodies[name].append(line)
-    return bodies, entry
-
-
-def _called(line: str) -> Iterator[str]:
-    yield from _CALLS.findall(line)
-    for names in _BRANCHES.findall(line):
-        yield from (name.strip().lstrip("%") for name in names.split(","))
-
-
-def _trips(line: str, condition: list[str]) -> int:
-    """How often a loop runs: as the compiler says, or what its counter is compared with."""
-    said = _TRIPS.search(line)
-    if said:
-        return int(said[1])
-    limits = [int(found[1]) for found in map(_LIMIT.search, condition) if found]
-    return max(limits, default=1)
-
-
 def _size(shape: str, beside: bool) -> int:
-    sizes = [
-        math.prod(int(n) for n in dims.split(",") if n) * _width(kind)
-        for kind, dims in _SHAPE.findall(shape)
-    ]
+    sizes = [buffer.size for buffer in read_shape(shape)]
     # An asynchronous collective's start returns operands beside results, a send a handle.
     return max(sizes, default=0) if beside and len(sizes) > 1 else sum(sizes)
 
 
-def _width(kind: str) -> int:
-    return _WIDTH.get(kind) or (1 if kind.startswith("f8") else max(int(kind[1:]) // 8, 1))
-
-
-def _group(line: str) -> int:
-    listed, iota, axes = _LISTED.search(line), _IOTA.search(line), _AXES.search(line)
+def _group(attributes: str) -> int:
+    listed, iota, axes = (p.search(attributes) for p in (_LISTED, _IOTA, _AXES))
     if listed:
         return len(listed[1].split(","))
     if iota:

@@ -16,6 +16,7 @@ from jaxvid.core.collectives import find_collectives
 from jaxvid.core.config import ConfigError
 from jaxvid.core.hardware import chip_of
 from jaxvid.core.run import Run
+from jaxvid.core.traffic import by_module, find_traffic
 from jaxvid.core.trees import num_bytes
 from jaxvid.core.writers import human
 
@@ -34,8 +35,8 @@ class Plan:
       problem: why the step doesn't fit; "" if it does, or if that can't be known.
       compiled_flops: by the compiler's analysis, which counts the bodies of loops once; without
         ``method.scan`` the layers are no loop.
-      accessed: bytes that the program's operations read and write by the same analysis, which also
-        counts what stays on the chip.
+      accessed: bytes that the program moves to and from device memory, see :mod:`core.traffic`.
+      modules: the same by the part of the model they belong to, largest first.
       collectives: ``{kind: (times per step, bytes of the results per step)}``.
       bounds: seconds of "compute" (model FLOPs at the peak), "memory" (``accessed`` at full
         bandwidth) and "network" (collectives by rings over all links of a slice), where these are
@@ -51,6 +52,7 @@ class Plan:
     problem: str = ""
     compiled_flops: float = 0.0
     accessed: float = 0.0
+    modules: list[tuple[str, int]] = field(default_factory=list)
     collectives: dict[str, tuple[int, int]] = field(default_factory=dict)
     bounds: dict[str, float] = field(default_factory=dict)
 
@@ -114,10 +116,11 @@ def make_plan(run: Run) -> Plan:
     problem = ""
     if chip and needed > chip.memory:
         problem = f"needs {human(needed, 'B', 1024)} of {human(chip.memory, 'B', 1024)}"
-    cost = compiled.cost_analysis()
-    accessed = cost.get("bytes accessed", 0.0)
+    text = compiled.as_text()
+    modules = by_module(find_traffic(text))
+    accessed = sum(size for _, size in modules)
     times, sizes, moved = Counter(), Counter(), 0.0
-    for one in find_collectives(compiled.as_text()):
+    for one in find_collectives(text):
         times[one.kind] += one.times
         sizes[one.kind] += one.size * one.times
         moved += one.moved(count)
@@ -126,8 +129,9 @@ def make_plan(run: Run) -> Plan:
         bounds = {"compute": flops / chip.flops, "memory": accessed / chip.bandwidth}
         bounds |= {"network": moved / chip.links} if chip.links else {}
     return Plan(
-        **known, needed=needed, problem=problem, compiled_flops=cost.get("flops", 0.0),
-        accessed=accessed, collectives={kind: (times[kind], sizes[kind]) for kind in times},
+        **known, needed=needed, problem=problem,
+        compiled_flops=compiled.cost_analysis().get("flops", 0.0), accessed=accessed,
+        modules=modules, collectives={kind: (times[kind], sizes[kind]) for kind in times},
         bounds=bounds,
     )  # fmt: skip
 
@@ -168,7 +172,8 @@ def print_plan(config, topology: str | None = None) -> None:
             "memory/device": human(plan.needed, "B", 1024) + room,
             "FLOPs/device": f"{human(plan.flops, 'FLOP')} by the model, "
             f"{human(plan.compiled_flops, 'FLOP')} by the compiler, loops counted once",
-            "bytes accessed": f"{human(plan.accessed, 'B')} per device, loops counted once",
+            "memory traffic": f"{human(plan.accessed, 'B')} per device: "
+            + ", ".join(f"{name} {human(size, 'B')}" for name, size in plan.modules[:4]),
             "collectives": ", ".join(
                 f"{n} {kind} ({human(size, 'B')})" for kind, (n, size) in plan.collectives.items()
             )
