@@ -78,8 +78,13 @@ class Method:
         raise NotImplementedError
 
     def normalise(self, video):
-        """uint8 (..., C) to f32 with zero mean and unit variance by the method's statistics."""
-        return (video.astype(jnp.float32) / 255.0 - jnp.array(self.mean)) / jnp.array(self.std)
+        """uint8 (..., C) to f32 with zero mean and unit variance by the method's statistics.
+
+        The last axis may also hold several pixels, (..., n*C) with their channels in turn.
+        """
+        pixels = video.shape[-1] // len(self.mean)
+        mean, std = (jnp.tile(jnp.array(x), pixels) for x in (self.mean, self.std))
+        return (video.astype(jnp.float32) / 255.0 - mean) / std
 
     def unnormalise(self, video):
         """Inverse of :meth:`normalise`, to f32 in [0, 1]."""

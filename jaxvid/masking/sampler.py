@@ -46,8 +46,8 @@ def sample_visible(logp: Array, keys: Array, count: int) -> Mask:
 def moving_share(video: Array, visible: Array, patch: Patch) -> Array:
     """Share of visible tokens that move more than the median token of their clip.
 
-    Motion of a token is the mean absolute difference of successive frames inside and at the end of
-    its tubelet (the last tubelet has no next frame).
+    Motion of a token is the absolute difference of successive frames inside and at the end of its
+    tubelet (the last tubelet has no next frame), summed over its pixels.
 
     Args:
       video: (B, T, H, W, C).
@@ -57,7 +57,11 @@ def moving_share(video: Array, visible: Array, patch: Patch) -> Array:
     Returns:
       (B,) f32; about 0.5 when the choice ignores motion.
     """
-    step = jnp.abs(jnp.diff(video.astype(jnp.float32), axis=1, append=video[:, -1:]))
-    motion = patchify(step, patch).mean(axis=(2, 3))
+    patches = patchify(video.astype(jnp.float32), patch)
+    shape = (patches.shape[0], video.shape[1] // patch[0], -1, patch[0])
+    frames = patches.reshape(*shape, patches.shape[2] // patch[0] * patches.shape[3])
+    inside = jnp.abs(jnp.diff(frames, axis=3)).sum(axis=(3, 4))
+    across = jnp.abs(frames[:, 1:, :, 0] - frames[:, :-1, :, -1]).sum(axis=-1)
+    motion = (inside + jnp.pad(across, ((0, 0), (0, 1), (0, 0)))).reshape(len(patches), -1)
     above = motion > jnp.median(motion, axis=1, keepdims=True)
     return gather_tokens(above, visible).astype(jnp.float32).mean(axis=1)

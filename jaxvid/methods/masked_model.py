@@ -10,11 +10,11 @@ from jax import Array
 
 from jaxvid.core.config import ConfigError, check
 from jaxvid.core.method import Method
-from jaxvid.core.types import Batch, Features, Tree
+from jaxvid.core.types import Batch, Context, Features, Tree
 from jaxvid.masking.patterns import Mask
 from jaxvid.masking.scored import ScoredPattern, sample_scored
 from jaxvid.models.decoder import Decoder
-from jaxvid.models.patches import Grid, gather_tokens, token_grid
+from jaxvid.models.patches import Grid, cut_first, gather_tokens, token_grid
 from jaxvid.models.vit import Encoder, VitConfig, vit_config
 
 
@@ -88,6 +88,12 @@ class MaskedModel(Method):
             "encoder": self.encoder_net().init(k_enc, video)["params"],
             "decoder": decoder.init(k_dec, encoded, index, index, self.grid(video))["params"],
         }, {}
+
+    def augment(self, batch: Batch, ctx: Context) -> Batch:
+        """Normalised clips, ready to be cut into the encoder's patches."""
+        del ctx
+        ready = lambda clip: cut_first(clip, self.encoder.patch, self.normalise)  # noqa: E731
+        return {k: ready(v) if v.dtype == jnp.uint8 else v for k, v in batch.items()}
 
     def outputs(self, video: Array) -> int:
         """Numbers that are predicted per token of a clip."""

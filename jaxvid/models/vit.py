@@ -106,9 +106,10 @@ class PatchEmbed(nn.Module):
         kernel = self.param("kernel", _uniform, shape, bound)
         bias = self.param("bias", _uniform, (self.width,), bound)
         x = patchify(video, self.patch)
+        x = x.reshape(*x.shape[:2], -1)
         if index is not None:
             x = gather_tokens(x, index)
-        x = x.reshape(*x.shape[:2], -1).astype(self.dtype)
+        x = x.astype(self.dtype)
         return x @ kernel.reshape(-1, self.width).astype(self.dtype) + bias.astype(self.dtype)
 
 

@@ -1,10 +1,14 @@
 """Cutting clips into tubelets."""
 
+import re
+
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxvid.models.patches import gather_tokens, patchify, token_grid, unpatchify
+from jaxvid.core.method import Method
+from jaxvid.models.patches import cut_first, gather_tokens, patchify, token_grid, unpatchify
 
 
 def test_order_of_tokens_and_pixels():
@@ -21,6 +25,23 @@ def test_unpatchify_is_the_inverse():
     np.testing.assert_array_equal(unpatchify(patches, (2, 2, 2), (2, 2, 3)), video)
     flat = patches.reshape(2, 8, -1)
     np.testing.assert_array_equal(unpatchify(flat, (2, 2, 2), (2, 2, 3)), video)
+
+
+def test_bytes_are_moved_in_place_of_floats():
+    """What is cut before it is normalised is the same, and is not moved again when it is cut."""
+    patch, method = (2, 2, 3), Method()
+    video = jax.random.bits(jax.random.key(0), (2, 4, 4, 6, 3), jnp.uint8)
+
+    @jax.jit
+    def cut(video):
+        return patchify(cut_first(video, patch, method.normalise), patch)
+
+    np.testing.assert_array_equal(
+        cut(video), jax.jit(lambda v: patchify(method.normalise(v), patch))(video)
+    )
+    program = cut.lower(video).compile().as_text()
+    moved = re.findall(r"= (\w+)\[\S+ transpose\(", program)
+    assert moved and set(moved) == {"u8"}
 
 
 def test_grid_of_the_published_input():
