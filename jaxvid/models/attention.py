@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from jaxvid.core.config import choose
+from jaxvid.models.group_kernel import fused_groups
 from jaxvid.models.splash import splash
 
 AttentionImpl = Literal["auto", "xla", "chunked", "cudnn", "splash"]
@@ -70,7 +71,8 @@ def grouped_attention(q: Array, k: Array, v: Array, impl: AttentionImpl = "auto"
       impl: "xla" (two einsums, (B, h, N, G, K) logits are kept), "auto" (logits of one group at a
         time, formed again in the backward pass; of one head at a time where the program is lowered
         for a CPU, so that they don't leave the cache), "chunked" (one head at a time everywhere),
-        "cudnn" or "splash" (the fused kernel, groups beside clips).
+        "cudnn" (the fused kernel, groups beside clips) or "splash" (a fused kernel of TPUs, see
+        :mod:`models.group_kernel`).
 
     Returns:
       (B, N, G, h, d) in the dtype of ``v``.
@@ -79,8 +81,8 @@ def grouped_attention(q: Array, k: Array, v: Array, impl: AttentionImpl = "auto"
         "auto": _group_by_group,
         "xla": _einsum_grouped,
         "chunked": functools.partial(_group_by_group, chunked=True),
-        "cudnn": functools.partial(_folded, impl="cudnn"),
-        "splash": functools.partial(_folded, impl="splash"),
+        "cudnn": _folded,
+        "splash": fused_groups,
     }
     return choose(impl, forms, "attention")(q, k, v)
 
@@ -96,10 +98,10 @@ def _einsum_grouped(q, k, v):
     return jnp.einsum("bhngk,bgkhd->bnghd", group_weights(q, k).astype(v.dtype), v)
 
 
-def _folded(q, k, v, impl):
+def _folded(q, k, v):
     groups = k.shape[1]
     fold = lambda x: x.reshape(-1, *x.shape[2:])  # noqa: E731
-    found = attention(jnp.repeat(q, groups, axis=0), fold(k), fold(v), impl)
+    found = attention(jnp.repeat(q, groups, axis=0), fold(k), fold(v), "cudnn")
     return jnp.swapaxes(found.reshape(-1, groups, *q.shape[1:]), 1, 2)
 
 

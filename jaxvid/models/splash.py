@@ -2,6 +2,7 @@
 
 import functools
 import math
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -31,16 +32,31 @@ def splash(q: Array, k: Array, v: Array) -> Array:
     Returns:
       (B, Nq, h, d) in the dtype of ``v``.
     """
+    return on_own_part(_padded, (2, 2, 2), 2, q, k, v)
+
+
+def on_own_part(
+    kernel: Callable[..., Array], heads: tuple[int, ...], heads_out: int, *args: Array
+) -> Array:
+    """A kernel run by every device of a mesh on its own clips and heads.
+
+    Args:
+      kernel: function of "interpret" (whether it is, which is everywhere but on a TPU) and arrays.
+      heads, heads_out: axis of the heads in every array and in the result; clips are the first.
+      args: the arrays.
+    """
     run = lambda *x: lax.platform_dependent(  # noqa: E731
-        *x, tpu=functools.partial(_padded, False), default=functools.partial(_padded, True)
+        *x, tpu=functools.partial(kernel, False), default=functools.partial(kernel, True)
     )
-    mesh = jax.typeof(q).sharding.mesh
-    if not mesh.empty:
-        clips = BATCH_AXES if _divides(mesh, BATCH_AXES, q.shape[0]) else None
-        heads = "tensor" if _divides(mesh, ("tensor",), q.shape[2]) else None
-        split = PartitionSpec(clips, None, heads)
-        run = jax.shard_map(run, mesh=mesh, in_specs=split, out_specs=split, check_vma=False)
-    return run(q, k, v)
+    mesh = jax.typeof(args[0]).sharding.mesh
+    if mesh.empty:
+        return run(*args)
+    clips = BATCH_AXES if _divides(mesh, BATCH_AXES, args[0].shape[0]) else None
+    split = "tensor" if _divides(mesh, ("tensor",), args[0].shape[heads[0]]) else None
+    spec = lambda axis: PartitionSpec(clips, *[None] * (axis - 1), split)  # noqa: E731
+    return jax.shard_map(
+        run, mesh=mesh, in_specs=tuple(map(spec, heads)), out_specs=spec(heads_out), check_vma=False
+    )(*args)
 
 
 def _divides(mesh: AbstractMesh, axes: tuple[str, ...], size: int) -> bool:
