@@ -28,6 +28,7 @@ failed=0
 for set in "$@"; do
   name=${set%%=*}; words=$(grep -o ',.*' <<< "$set" || true)
   python -m launch.sweep "configs/sweeps/small_conv.py:manifest=$out/$name/flow/manifest.csv,flow$words" \
-    --out="$out/$name/runs" --jobs=2 || failed=1
+    --out="$out/$name/runs" --jobs=2 || failed=$?
+  [ $failed != 130 ] || break  # stopped
 done
 exit $failed

@@ -329,7 +329,7 @@ def _integers(text: str) -> list[int]:
 
 
 def main(argv: list[str] | None = None, program: Sequence[str] = PROGRAM) -> int:
-    """Command line; returns 0 when every run is done."""
+    """Command line; returns 0 when every run is done, 130 when one was stopped, else 1."""
     parser = argparse.ArgumentParser(
         prog="python -m launch.sweep",
         description=__doc__,
@@ -362,6 +362,8 @@ def main(argv: list[str] | None = None, program: Sequence[str] = PROGRAM) -> int
     outcome = run_sweep(jobs, program, args.jobs)
     print(format_outcome(outcome))
     print(compare(sweep, outcome, Path(args.out)))
+    if any(status == "interrupted" for status in outcome.values()):
+        return 130
     return 0 if all(status == "done" for status in outcome.values()) else 1
 
 

@@ -122,7 +122,7 @@ def test_a_failed_run_is_reported_blocks_its_dependants_and_not_the_others(
 def test_leaving_with_zero_but_unfinished_means_resume(write, program, tmp_path):
     path = write([{"name": "a", "config": "a", "overrides": {"mode": "flaky"}}])
     out = tmp_path / "o"
-    assert sweep.main([path, f"--out={out}"], program) == 1
+    assert sweep.main([path, f"--out={out}"], program) == 130
     assert status(out, "a") == "interrupted"
     assert sweep.main([path, f"--out={out}"], program) == 0
     assert (status(out, "a"), calls(out, "a")) == ("done", 2)
@@ -155,7 +155,7 @@ def test_sigterm_lets_the_run_save_and_the_same_command_goes_on(write, program, 
         assert time.monotonic() < deadline
         time.sleep(0.05)
     child.send_signal(signal.SIGTERM)
-    assert child.wait(timeout=60) == 1
+    assert child.wait(timeout=60) == 130
     assert status(out, "a") == "interrupted"
     assert not (out / "b").exists()
     assert sweep.main([path, f"--out={out}"], program) == 0
