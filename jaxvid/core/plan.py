@@ -151,6 +151,7 @@ def suggestions(run: Run, plan: Plan) -> list[str]:
         out.append(
             f"config.mesh.fsdp={others}: the state of {human(plan.state, 'B', 1024)} in parts"
         )
+    out += faster(run)
     if c.accumulate == 1 and run.method.coupling == "none" and c.batch_size >= 2 * run.mesh.size:
         out.append("config.accumulate=2: half of the clips at a time")
     if getattr(run.method, "remat", "") == "none":
@@ -158,6 +159,14 @@ def suggestions(run: Run, plan: Plan) -> list[str]:
     if run.method.dtype == "float32":
         out.append("config.method.dtype=bfloat16: activations of half the size")
     return out or ["config.batch_size: fewer clips per device, or more devices"]
+
+
+def faster(run: Run) -> list[str]:
+    """Settings that let a step wait less for memory."""
+    form = getattr(getattr(run.method, "encoder", None), "attention", "splash")
+    if run.mesh.devices.flat[0].platform != "tpu" or form == "splash":
+        return []
+    return ["config.method.encoder.attention=splash: no weight of attention leaves the chip"]
 
 
 def print_plan(config, topology: str | None = None) -> None:
@@ -185,4 +194,6 @@ def print_plan(config, topology: str | None = None) -> None:
     if plan.problem:
         rows["does not fit"] = plan.problem
         rows |= {f"try {i}": text for i, text in enumerate(suggestions(run, plan), 1)}
+    elif plan.bounds and plan.bounds["memory"] == max(plan.bounds.values()):
+        rows |= {f"try {i}": text for i, text in enumerate(faster(run), 1)}
     print("\n".join(f"  {name:<16}{value}" for name, value in rows.items()))

@@ -1,11 +1,15 @@
 """Planning a run: the compiler's accounts of the real step."""
 
+from types import SimpleNamespace
+
 import jax
+import numpy as np
 import pytest
 
 from jaxvid.core.config import ConfigError
 from jaxvid.core.plan import (
     Plan,
+    faster,
     make_plan,
     num_bytes_per_device,
     print_plan,
@@ -56,6 +60,15 @@ def test_suggestions_for_what_does_not_fit():
     assert "mesh.fsdp=4" in texts and "accumulate=2" in texts and "remat=full" in texts
     small = Plan("4 x chip", 16, 1.0, memory=1000.0, state=50)
     assert "fsdp" not in " ".join(suggestions(run, small))
+
+
+def test_kernels_of_tpus_are_suggested_there_alone():
+    chips = [SimpleNamespace(platform=name) for name in ("tpu", "cpu")]
+    for chip, form, expected in [(0, "auto", True), (0, "splash", False), (1, "auto", False)]:
+        encoder = SimpleNamespace(attention=form)
+        mesh = SimpleNamespace(devices=np.array([chips[chip]]))
+        run = SimpleNamespace(method=SimpleNamespace(encoder=encoder), mesh=mesh)
+        assert bool(faster(run)) == expected
 
 
 def test_unknown_topology():
