@@ -7,15 +7,19 @@ side in the last axis, as projections leave them, so nothing is padded or transp
 """
 
 import functools
+import math
 
 import jax
 import jax.numpy as jnp
 from jax import Array, lax
 from jax.experimental import pallas as pl
+from jax.experimental.pallas import tpu as pltpu
 
 from jaxvid.models.splash import LANES, on_own_part
 
 CHUNK = 2**19  # weights in f32 that the chip holds at a time, some four times over
+# Of the 64 MiB and more that chips from the fifth generation on have for a kernel.
+_PARAMS = pltpu.CompilerParams(vmem_limit_bytes=48 * 2**20)
 
 
 def fused_groups(q: Array, k: Array, v: Array) -> Array:
@@ -49,6 +53,7 @@ def _groups(interpret, depth, q, k, v):
         in_specs=[rows, keys, keys],
         out_specs=out,
         out_shape=jax.ShapeDtypeStruct((*k.shape[:2], *q.shape[1:]), v.dtype),
+        compiler_params=_PARAMS,
         interpret=interpret,
     )(q, k, v)
 
@@ -71,6 +76,7 @@ def _groups_bwd(interpret, depth, kept, grad):
             jax.ShapeDtypeStruct(k.shape, jnp.float32),
             jax.ShapeDtypeStruct(v.shape, jnp.float32),
         ],
+        compiler_params=_PARAMS,
         interpret=interpret,
     )(q, k, v, grad)
     return dq.astype(q.dtype), dk.astype(k.dtype), dv.astype(v.dtype)
@@ -80,9 +86,9 @@ _groups.defvjp(_groups_fwd, _groups_bwd)
 
 
 def _blocks(q: Array, k: Array, depth: int) -> tuple[pl.BlockSpec, pl.BlockSpec]:
-    """Parts of q and of k, v at step (clip, lanes, group): as many heads as lanes hold."""
-    width = q.shape[-1]
-    lanes = LANES if LANES % depth == 0 and width % LANES == 0 else width
+    """Parts of q and of k, v at step (clip, lanes, group): as few whole heads as fill lanes."""
+    width, lanes = q.shape[-1], math.lcm(depth, LANES)
+    lanes = lanes if width % lanes == 0 else width
     rows = pl.BlockSpec((1, q.shape[1], lanes), lambda b, lane, g: (b, 0, lane))
     keys = pl.BlockSpec((1, 1, k.shape[2], lanes), lambda b, lane, g: (b, g, 0, lane))
     return rows, keys
