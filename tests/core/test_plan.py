@@ -77,13 +77,17 @@ def test_unknown_topology():
 
 
 @pytest.mark.slow
-def test_a_step_is_compiled_for_a_machine_that_is_not_here():
+@pytest.mark.parametrize("topology, chips", [("v5e:4x4", 16), ("2*v5e:4x4", 32)])
+def test_a_step_is_compiled_for_a_machine_that_is_not_here(topology, chips):
     pytest.importorskip("libtpu")
-    run = Run(smoke("videomae_ssv2", batch_size=16), topology_devices("v5e:4x4"))
+    fields = {"method__dtype": "bfloat16", "method__encoder__attention": "splash"}
+    run = Run(smoke("tats_ssv2", batch_size=chips, **fields), topology_devices(topology))
     plan = make_plan(run)
-    assert plan.devices == "16 x TPU v5 lite"
+    assert plan.devices == f"{chips} x TPU v5 lite"
     assert set(plan.bounds) == {"compute", "memory", "network"} and 0 < plan.mfu < 1
     assert "all-reduce" in plan.collectives
+    assert ("send" in plan.collectives) == (chips == 32)  # from slice to slice
+    assert "TrajectoryPolicy" in " ".join(name for name, _ in plan.modules)
     assert jax.default_backend() == "cpu"
 
 
