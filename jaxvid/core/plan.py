@@ -31,7 +31,8 @@ class Plan:
       flops: of the model, ``core.flops``.
       memory: device memory, or None where it isn't known.
       state: bytes of parameters, optimiser state and what else a run keeps, as sharded.
-      needed: bytes of arguments, temporaries and program; None if the compiler gave up.
+      needed: bytes of arguments, temporaries and program, at most: a compiler may put temporaries
+        where the old state was. None if it gave up.
       problem: why the step doesn't fit; "" if it does, or if that can't be known.
       compiled_flops: by the compiler's analysis, which counts the bodies of loops once; without
         ``method.scan`` the layers are no loop.
@@ -114,7 +115,8 @@ def make_plan(run: Run) -> Plan:
         + memory.generated_code_size_in_bytes
     )
     problem = ""
-    if chip and needed > chip.memory:
+    # A TPU's compiler fails where a step doesn't fit; others don't look.
+    if chip and needed > chip.memory and devices[0].platform != "tpu":
         problem = f"needs {human(needed, 'B', 1024)} of {human(chip.memory, 'B', 1024)}"
     text = compiled.as_text()
     modules = by_module(find_traffic(text))

@@ -30,7 +30,9 @@ HEADER = (
 )
 
 
-def largest_batch(probe: Callable[[int], int | None], memory: float, step: int, start: int) -> int:
+def largest_batch(
+    probe: Callable[[int], float | None], memory: float, step: int, start: int
+) -> int:
     """Largest multiple of ``step`` that fits, found with few probes.
 
     Memory grows nearly in proportion to the batch, so the next guess is where the line through the
@@ -45,7 +47,7 @@ def largest_batch(probe: Callable[[int], int | None], memory: float, step: int, 
     Returns:
       Clips; 0 if not even ``step`` fits.
     """
-    fitting: dict[int, int] = {}
+    fitting: dict[int, float] = {}
     low, high, guess = 0, None, start // step
     while high is None or high - low > 1:
         needed = probe(guess * step)
@@ -139,9 +141,11 @@ def search(planner: Planner, config: str, topology: str, memory_gib: float) -> l
     run = planner.run(config, topology, 0)
     step = run.mesh.shape["data"] * run.mesh.shape["fsdp"] * run.config.accumulate
 
-    def probe(batch: int) -> int | None:
+    def probe(batch: int) -> float | None:
         plan = planner(config, topology, batch)
-        return None if plan.problem else plan.needed
+        if plan.problem or memory_gib:
+            return None if plan.problem else plan.needed
+        return min(plan.needed, memory)  # it fits: what it needs is known as an upper bound
 
     first = planner(config, topology, run.config.batch_size // step * step or step)
     memory = memory_gib * 2**30 or first.memory
