@@ -20,6 +20,13 @@ from jaxvid.core.traffic import by_module, find_traffic
 from jaxvid.core.trees import num_bytes
 from jaxvid.core.writers import human
 
+_NO_TPU = {
+    "TPU_SKIP_MDS_QUERY": "1",
+    "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",
+    "TPU_WORKER_HOSTNAMES": "localhost",
+    "TPU_ACCELERATOR_TYPE": "v5litepod-16",
+}
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -72,9 +79,10 @@ def topology_devices(name: str) -> list[jax.Device]:
     """
     from jax.experimental import topologies
 
-    # No TPU is touched: libtpu need not ask for this machine's nor keep others from planning.
-    for name_of_flag in ("TPU_SKIP_MDS_QUERY", "ALLOW_MULTIPLE_LIBTPU_LOAD"):
-        os.environ.setdefault(name_of_flag, "1")
+    # No TPU is touched: libtpu need not ask for this machine's, nor keep others from planning, nor
+    # complain that it doesn't know what it runs on.
+    for flag, value in _NO_TPU.items():
+        os.environ.setdefault(flag, value)
     slices, _, one = name.rpartition("*")
     try:
         fields = {"num_slices": int(slices)} if slices else {}

@@ -54,7 +54,8 @@ def by_module(traffic: list[Traffic], depth: int = 2) -> list[tuple[str, int]]:
     """Bytes of a step by the first ``depth`` names of the path, largest first."""
     sums: Counter[str] = Counter()
     for one in traffic:
-        names = re.sub(r"\bjit\(\w*\)/?|\bjvp\(|\btranspose\(|[()]", "", one.where).split("/")
+        path = re.sub(r"\bjit\(\w*\)|\bjvp\(|\btranspose\(|[()]", "", one.where)
+        names = [name for name in path.split("/") if name]
         sums["/".join(names[:depth]) or "not said"] += one.size * one.times
     return sums.most_common()
 
