@@ -75,3 +75,10 @@ def test_moving_share_counts_visible_tokens_that_move():
     patch = (2, 4, 4)  # tokens: frame 0 left, right; frame 1 left, right
     share = lambda *index: float(moving_share(video, jnp.array([index]), patch)[0])  # noqa: E731
     assert share(1, 3) == 1.0 and share(0, 2) == 0.0 and share(0, 1) == 0.5
+
+
+def test_motion_between_tubelets_is_that_of_the_earlier_one():
+    video = np.zeros((1, 4, 4, 8, 3), np.float32)
+    video[0, 2:, :, 4:] = 1.0  # the right half changes from frame 1 to frame 2 alone
+    share = lambda *index: float(moving_share(video, jnp.array([index]), (2, 4, 4))[0])  # noqa: E731
+    assert share(1) == 1.0 and share(3) == 0.0 and share(0, 2) == 0.0
