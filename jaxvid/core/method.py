@@ -82,7 +82,7 @@ class Method:
 
         The last axis may also hold several pixels, (..., n*C) with their channels in turn.
         """
-        pixels = video.shape[-1] // len(self.mean)
+        pixels = max(video.shape[-1] // len(self.mean), 1)
         mean, std = (jnp.tile(jnp.array(x), pixels) for x in (self.mean, self.std))
         return (video.astype(jnp.float32) / 255.0 - mean) / std
 

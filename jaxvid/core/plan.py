@@ -96,7 +96,11 @@ def topology_devices(name: str) -> list[jax.Device]:
 
 
 def make_plan(run: Run) -> Plan:
-    """Compile the last variant of the train step and read the compiler's accounts."""
+    """Compile the last variant of the train step and read the compiler's accounts.
+
+    Raises:
+      ConfigError: a kernel of the step doesn't fit the chip, which no smaller batch would mend.
+    """
     devices = run.mesh.devices.flat
     chip, count = chip_of(devices[0]), run.mesh.devices.size
     flops = banner.step_flops(run) / count
@@ -112,6 +116,11 @@ def make_plan(run: Run) -> Plan:
     except jax.errors.JaxRuntimeError as error:
         if "RESOURCE_EXHAUSTED" not in str(error):
             raise
+        if "vmem" in str(error).lower():
+            raise ConfigError(
+                "a fused kernel needs more of the chip's own memory than there is, whatever the "
+                "batch: set config.method.encoder.attention=auto"
+            ) from error
         return Plan(**known, problem=str(error).splitlines()[0].partition(": ")[2])
     memory = compiled.memory_analysis()
     # The new state takes the place of the old one, so of the outputs only what is new counts.

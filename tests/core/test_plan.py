@@ -71,6 +71,26 @@ def test_kernels_of_tpus_are_suggested_there_alone():
         assert bool(faster(run)) == expected
 
 
+@pytest.mark.parametrize(
+    "message, problem",
+    [
+        ("RESOURCE_EXHAUSTED: Ran out of memory on HBM, of 15.75G", "Ran out of memory on HBM"),
+        ("RESOURCE_EXHAUSTED: E1001: CompileTimeScopedVmemOom:\nRan out in vmem", ""),
+    ],
+)
+def test_a_kernel_that_does_not_fit_is_not_a_batch_that_does_not(monkeypatch, message, problem):
+    def fail(self, variant):
+        raise jax.errors.JaxRuntimeError(message)
+
+    monkeypatch.setattr(Run, "compile_step", fail)
+    run = Run(smoke("videomae_ssv2", mesh__data=1))
+    if problem:
+        assert make_plan(run).problem.startswith(problem)
+    else:
+        with pytest.raises(ConfigError, match=r"encoder\.attention=auto"):
+            make_plan(run)
+
+
 def test_unknown_topology():
     with pytest.raises(ConfigError, match=r"--topology=v99:1x1"):
         topology_devices("v99:1x1")

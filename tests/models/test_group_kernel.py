@@ -1,5 +1,7 @@
 """The kernel for groups of keys, interpreted, against the definition by einsums."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -10,6 +12,7 @@ from jaxvid.core.collectives import find_collectives
 from jaxvid.core.flops import count_flops
 from jaxvid.models import group_kernel as module
 from jaxvid.models.attention import grouped_attention
+from tests.models import pulled
 
 
 def draw(batch=2, rows=20, groups=3, keys=7, heads=4, depth=32, dtype="float32"):
@@ -19,13 +22,7 @@ def draw(batch=2, rows=20, groups=3, keys=7, heads=4, depth=32, dtype="float32")
     return [jax.random.normal(k, s).astype(dtype) for k, s in zip(draws, shapes)]
 
 
-def value_and_pull(impl):
-    @jax.jit
-    def run(q, k, v, grad):
-        out, pull = jax.vjp(lambda *x: grouped_attention(*x, impl), q, k, v)
-        return out, *pull(grad)
-
-    return run
+value_and_pull = functools.partial(pulled.value_and_pull, grouped_attention)
 
 
 @pytest.mark.parametrize("dtype, tolerance", [("float32", 2e-6), ("bfloat16", 0.02)])

@@ -44,6 +44,14 @@ def test_bytes_are_moved_in_place_of_floats():
     assert moved and set(moved) == {"u8"}
 
 
+def test_pixels_side_by_side_are_normalised_like_one():
+    method, pixels = Method(), jnp.arange(6, dtype=jnp.uint8)
+    one = method.normalise(pixels.reshape(2, 3)).reshape(6)
+    np.testing.assert_array_equal(method.normalise(pixels), one)
+    grey = method.normalise(jnp.zeros((2, 1), jnp.uint8))  # every channel by its own statistics
+    np.testing.assert_array_equal(grey, method.normalise(jnp.zeros((2, 3), jnp.uint8)))
+
+
 def test_grid_of_the_published_input():
     assert token_grid((2, 16, 224, 224, 3), (2, 16, 16)) == (8, 14, 14)
 

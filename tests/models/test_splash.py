@@ -1,5 +1,7 @@
 """The fused kernel of TPUs, interpreted: its padding, gradients, operations and meshes."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -11,6 +13,7 @@ from jaxvid.core.flops import count_flops
 from jaxvid.models import splash as module
 from jaxvid.models.attention import attention
 from jaxvid.models.splash import block_size, splash
+from tests.models import pulled
 
 
 def draw(batch, queries, keys, dtype="float32"):
@@ -19,13 +22,7 @@ def draw(batch, queries, keys, dtype="float32"):
     return [jax.random.normal(k, s).astype(dtype) for k, s in zip(draws, shapes)]
 
 
-def value_and_pull(impl):
-    @jax.jit
-    def run(q, k, v, grad):
-        out, pull = jax.vjp(lambda *x: attention(*x, impl), q, k, v)
-        return out, *pull(grad)
-
-    return run
+value_and_pull = functools.partial(pulled.value_and_pull, attention)
 
 
 @pytest.mark.parametrize("dtype, tolerance", [("float32", 2e-6), ("bfloat16", 0.02)])
