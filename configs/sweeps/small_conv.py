@@ -17,7 +17,7 @@ METHODS = ("moco", "simclr", "tubelet", "dpc", "memdpc", "speed", "pace", "order
 
 def get_sweep(arg=""):
     words = base.words(
-        arg, manifest="", flow=False, seconds=15.0, epochs=8.0, mean=0.0, std=0.0, floor=0.0
+        arg, manifest="", flow=False, seconds=12.0, epochs=6.0, mean=0.0, std=0.0, floor=0.0
     )
     data = {"pictures": 0}
     if words["manifest"]:
