@@ -124,7 +124,16 @@ def smooth_path(points: Array, scale: Array | int, shift: Array, num_frames: int
     low, high = smooth.min(0), smooth.max(0)
     path = (smooth - low) / (high - low) * scale + shift
     kept = np.round(np.linspace(0, len(points) - 1, num_frames)).astype(np.int32)
-    return jnp.floor(path[kept])
+    # The last point along an axis lies on a whole number.
+    return jnp.floor(snap(path[kept]))
+
+
+def snap(x: Array) -> Array:
+    """Places in pixels, to the nearest 1 / 1024: what is whole but for a rounding becomes whole.
+
+    A GPU's quotient of two equal numbers may be just below 1, and its floor a pixel less.
+    """
+    return jnp.round(x * 1024.0) / 1024.0
 
 
 def _smoothing(count: int) -> np.ndarray:
@@ -199,9 +208,8 @@ def layer(texture: Array, tubelet: Tubelet, height: int, width: int) -> Array:
         inside &= jnp.abs(away) <= 0.5
         last = tubelet.extent[i] - 1.0
         at = jnp.clip((away + 0.5) * tubelet.extent[i] - 0.5, 0.0, last)
-        # A compiler may compute this twice and round it twice; off the grid, floor and share of a
-        # whole place could then disagree.
-        at = jnp.round(at * 1024.0) / 1024.0
+        # A compiler may compute this twice; floor and share of a whole place could then disagree.
+        at = snap(at)
         first.append(jnp.floor(at).astype(jnp.int32))
         second.append(jnp.minimum(first[i] + 1, last.astype(jnp.int32)))
         share.append((at - first[i])[..., None])

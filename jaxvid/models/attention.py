@@ -46,9 +46,13 @@ _fused = functools.partial(jax.nn.dot_product_attention, implementation="cudnn")
 
 
 def _best_form(q, k):
-    if q.dtype == jnp.bfloat16 and q.shape[-1] % 8 == 0 and q.shape[-1] <= 128 and for_cuda():
+    if _fits_cudnn(q):
         return _fused
     return _recomputing if k.shape[1] >= LONG else _einsum_attention
+
+
+def _fits_cudnn(q):
+    return q.dtype == jnp.bfloat16 and q.shape[-1] % 8 == 0 and q.shape[-1] <= 128 and for_cuda()
 
 
 def for_cuda() -> bool:
@@ -68,17 +72,17 @@ def grouped_attention(q: Array, k: Array, v: Array, impl: AttentionImpl = "auto"
     Args:
       q: (B, N, h, d).
       k, v: (B, G, K, h, d).
-      impl: "xla" (two einsums, (B, h, N, G, K) logits are kept), "auto" (logits of one group at a
-        time, formed again in the backward pass; of one head at a time where the program is lowered
-        for a CPU, so that they don't leave the cache), "chunked" (one head at a time everywhere),
-        "cudnn" (the fused kernel, groups beside clips) or "splash" (a fused kernel of TPUs, see
-        :mod:`models.group_kernel`).
+      impl: "xla" (two einsums, (B, h, N, G, K) logits are kept), "chunked" (logits of one group
+        and head at a time, formed again in the backward pass), "cudnn" (the fused kernel, groups
+        beside clips), "splash" (a fused kernel of TPUs, see :mod:`models.group_kernel`), or "auto":
+        "cudnn" where that runs; else "chunked", but all heads of a group at once where the program
+        is not lowered for a CPU, whose cache is what one head at a time is for.
 
     Returns:
-      (B, N, G, h, d) in the dtype of ``v``.
+      (B, G, N, h, d) in the dtype of ``v``.
     """
     forms = {
-        "auto": _group_by_group,
+        "auto": _folded if _fits_cudnn(q) else _group_by_group,
         "xla": _einsum_grouped,
         "chunked": functools.partial(_group_by_group, chunked=True),
         "cudnn": _folded,
@@ -95,14 +99,14 @@ def group_weights(q: Array, k: Array) -> Array:
 
 
 def _einsum_grouped(q, k, v):
-    return jnp.einsum("bhngk,bgkhd->bnghd", group_weights(q, k).astype(v.dtype), v)
+    return jnp.einsum("bhngk,bgkhd->bgnhd", group_weights(q, k).astype(v.dtype), v)
 
 
 def _folded(q, k, v):
     groups = k.shape[1]
     fold = lambda x: x.reshape(-1, *x.shape[2:])  # noqa: E731
     found = attention(jnp.repeat(q, groups, axis=0), fold(k), fold(v), "cudnn")
-    return jnp.swapaxes(found.reshape(-1, groups, *q.shape[1:]), 1, 2)
+    return found.reshape(-1, groups, *q.shape[1:])
 
 
 def _group_by_group(q, k, v, chunked=False):
@@ -110,7 +114,7 @@ def _group_by_group(q, k, v, chunked=False):
     fold = lambda x: jnp.transpose(x, (1, 0, 3, 2, 4)).reshape(x.shape[1], -1, x.shape[2], depth)  # noqa: E731
     q = jnp.swapaxes(q * depth**-0.5, 1, 2).reshape(-1, rows, depth)
     out = _grouped(chunked, q, fold(k), fold(v)).reshape(-1, batch, heads, rows, depth)
-    return jnp.transpose(out, (1, 3, 0, 2, 4))
+    return jnp.transpose(out, (1, 0, 3, 2, 4))
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))

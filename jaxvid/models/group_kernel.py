@@ -30,7 +30,7 @@ def fused_groups(q: Array, k: Array, v: Array) -> Array:
       k, v: (B, G, K, h, d).
 
     Returns:
-      (B, N, G, h, d) in the dtype of ``v``.
+      (B, G, N, h, d) in the dtype of ``v``.
     """
     return on_own_part(_merged, (2, 3, 3), 3, q, k, v)
 
@@ -39,7 +39,7 @@ def _merged(interpret: bool, q: Array, k: Array, v: Array) -> Array:
     q, depth = q * q.shape[-1] ** -0.5, q.shape[-1]
     flat = [x.reshape(*x.shape[:-2], -1) for x in (q, k, v)]
     out = _groups(interpret, depth, *flat)
-    return jnp.swapaxes(out, 1, 2).reshape(*q.shape[:2], k.shape[1], *q.shape[2:])
+    return out.reshape(*out.shape[:3], *q.shape[2:])
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))

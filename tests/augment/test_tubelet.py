@@ -149,6 +149,11 @@ def test_nonlinear_paths_cover_what_was_drawn():
     assert abs(steps.mean() - 0.26) < 0.04
 
 
+def test_places_that_are_whole_but_for_a_rounding_are_whole():
+    places = np.float32([2.9999998, 3.0, 3.0000002, 2.75, 2.99])
+    np.testing.assert_array_equal(np.floor(tubelet.snap(places)), [3, 3, 3, 2, 2])
+
+
 @pytest.mark.parametrize("motion", ["linear", "nonlinear", "scattered"])
 @pytest.mark.parametrize("sampling", ["walk", "uniform"])
 def test_paths_stay_inside_the_frame_and_move(motion, sampling):

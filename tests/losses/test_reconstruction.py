@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from jaxvid.losses import reconstruction
 from jaxvid.losses.reconstruction import joint_target, pixel_target, token_loss
 
 
@@ -53,3 +54,11 @@ def test_token_loss_is_f32_for_half_precision():
     loss = token_loss(jnp.full((1, 1, 2), 300.0, jnp.float16), jnp.zeros((1, 1, 2), jnp.float16))
     assert loss.dtype == jnp.float32
     np.testing.assert_allclose(loss, [[90000.0]])
+
+
+@pytest.mark.parametrize("pixels, channels", [(512, 3), (24, 1), (7, 2)])
+@pytest.mark.parametrize("form", ["_pixel_sum", "_sum_of_runs", "_sum_of_rows"])
+def test_pixels_are_summed_per_channel(form, pixels, channels):
+    x = np.random.default_rng(0).normal(size=(2, 5, pixels, channels)).astype(np.float32)
+    found = jax.jit(getattr(reconstruction, form))(x)
+    np.testing.assert_allclose(found, x.sum(2, keepdims=True), rtol=1e-5, atol=1e-4)

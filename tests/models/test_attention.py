@@ -115,11 +115,11 @@ def test_unknown_form_names_the_choices():
 def test_groups_are_attended_to_one_by_one(impl, dtype, tolerance):
     """Equal to one attention per group in f32, with gradients."""
     q, k, v, _ = inputs(5, 12, jnp.dtype(dtype))
-    grad = jax.random.normal(jax.random.key(7), (2, 5, 4, 3, 8))
+    grad = jax.random.normal(jax.random.key(7), (2, 4, 5, 3, 8))
 
     def by_group(q, k, v):
         parts = zip(jnp.split(k, 4, axis=1), jnp.split(v, 4, axis=1))
-        return jnp.stack([attention(q, *part, "xla") for part in parts], axis=2)
+        return jnp.stack([attention(q, *part, "xla") for part in parts], axis=1)
 
     def grouped(q, k, v):
         k, v = (x.reshape(2, 4, 3, 3, 8) for x in (k, v))
@@ -141,6 +141,13 @@ def test_fused_kernel_gets_one_attention_per_group(monkeypatch):
     exact = grouped_attention(q, k, v, "xla")
     monkeypatch.setattr(module, "attention", lambda q, k, v, impl: attention(q, k, v, "xla"))
     np.testing.assert_allclose(grouped_attention(q, k, v, "cudnn"), exact, atol=1e-6)
+    # "auto" is this on a GPU, in half precision.
+    monkeypatch.setattr(module, "for_cuda", lambda: True)
+    half = [x.astype(jnp.bfloat16) for x in (q, k, v)]
+    folded = grouped_attention(*half, "cudnn")
+    np.testing.assert_array_equal(grouped_attention(*half), folded)
+    monkeypatch.setattr(module, "for_cuda", lambda: False)
+    assert (grouped_attention(*half) != folded).any()
 
 
 def test_fused_kernel_is_chosen_for_half_precision_on_a_gpu(monkeypatch):

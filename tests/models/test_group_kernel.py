@@ -17,7 +17,7 @@ from tests.models import pulled
 
 def draw(batch=2, rows=20, groups=3, keys=7, heads=4, depth=32, dtype="float32"):
     shapes = [(batch, rows, heads, depth), *[(batch, groups, keys, heads, depth)] * 2]
-    shapes.append((batch, rows, groups, heads, depth))
+    shapes.append((batch, groups, rows, heads, depth))
     draws = jax.random.split(jax.random.key(0), 4)
     return [jax.random.normal(k, s).astype(dtype) for k, s in zip(draws, shapes)]
 

@@ -44,6 +44,19 @@ def test_gelu_value_and_gradient_are_those_of_jax():
     np.testing.assert_allclose(found, expected, atol=1e-6)
 
 
+def test_gelu_of_half_precision_is_that_of_its_numbers_rounded():
+    """Without erf; the bell gives the tail to 1e-7, less than bfloat16 can hold of 1."""
+    x = jnp.linspace(-6, 6, 101)
+    near = layers._normal_cdf(x, layers._bell(x), jnp.bfloat16)
+    np.testing.assert_allclose(near, scipy.special.ndtr(np.float64(x)), atol=2e-7)
+    half = x.astype(jnp.bfloat16)
+    for fn in (gelu, jax.vmap(jax.grad(gelu))):
+        exact = fn(half.astype(jnp.float32))
+        found = fn(half)
+        assert found.dtype == jnp.bfloat16
+        np.testing.assert_allclose(found.astype(jnp.float32), exact, rtol=2**-8, atol=2e-6)
+
+
 @pytest.mark.parametrize("bias", [False, True])
 def test_one_product_per_projection_gives_the_same(bias, monkeypatch):
     net = Projections(3, 4, bias)

@@ -54,9 +54,12 @@ def direct(weights, x, frames=F, heads=HEADS, project_values=True):
 
 
 @pytest.mark.parametrize("project_values", [True, False])
-@pytest.mark.parametrize("impl", ["auto", "xla", "chunked"])
-def test_economical_forms_equal_the_direct_one(project_values, impl):
+@pytest.mark.parametrize(
+    "impl, cuda", [*zip(("auto", "xla", "chunked"), [False] * 3), ("auto", True)]
+)
+def test_all_forms_equal_the_direct_one(project_values, impl, cuda, monkeypatch):
     """Values and all gradients to 2e-5."""
+    monkeypatch.setattr(trajectory, "for_cuda", lambda: cuda)
     module = TrajectoryAttention(HEADS, F, impl=impl, project_values=project_values)
     weights, x, probe = make_weights(), make_tokens(), make_tokens(2)
 
