@@ -26,7 +26,7 @@ from jaxvid.core.plan import topology_devices
 from jaxvid.core.traffic import find_traffic
 from jaxvid.main import error_exit
 from jaxvid.models.attention import attention, grouped_attention
-from jaxvid.tools.bench_trajectory import cpu_seconds, fill
+from jaxvid.tools.bench_trajectory import fill, median_seconds
 
 FORMS = ("xla", "auto", "chunked", "cudnn", "splash")
 
@@ -84,7 +84,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         device = (topology_devices(args.topology) if args.topology else jax.devices())[0]
         print(f"{device.device_kind}, {args.batch} clips, {args.heads} heads of {args.depth}, "
               f"{args.dtype}, groups {args.groups or 'none'}\n")  # fmt: skip
-        last = "memory ms" if args.topology else "CPU s"
+        last = "memory ms" if args.topology else "s"
         print(f"| tokens | form | GFLOP | temporary MiB | traffic GB | {last} |")
         print("|---|---|---|---|---|---|")
         for tokens in args.tokens:
@@ -118,8 +118,8 @@ def measure(args: argparse.Namespace, tokens: int, device: jax.Device) -> list[l
             plain = [jax.ShapeDtypeStruct(x.shape, x.dtype) for x in shapes]
             steps[form] = partial(compiled, *fill(plain))
     if steps:
-        for form, seconds in cpu_seconds(steps, args.rounds).items():
-            rows[form].append(f"{seconds:.3f}")
+        for form, seconds in median_seconds(steps, args.rounds).items():
+            rows[form].append(f"{seconds:.4f}")
     return list(rows.values())
 
 

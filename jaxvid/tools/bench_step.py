@@ -21,6 +21,7 @@ import argparse
 import json
 import os
 import resource
+import signal
 import statistics
 import subprocess
 import sys
@@ -76,10 +77,12 @@ def take_turns(
 ) -> dict[str, list[dict]]:
     """What :func:`serve` says in each of ``rounds`` turns after ``warm`` others; ends the workers.
 
+    Stopped by Ctrl-C it gives the rounds that are whole.
+
     Raises:
-      SystemExit: a worker has ended.
+      SystemExit: a worker has ended, or no round was whole.
     """
-    rows = list(workers)
+    rows, start = list(workers), time.perf_counter()
     costs: dict[str, list[dict]] = {row: [] for row in rows}
     try:
         for number in range(warm + rounds):
@@ -90,8 +93,16 @@ def take_turns(
                 line = worker.stdout.readline()
                 if not line:
                     raise SystemExit(f"row '{row}' failed, see its message above")
+                if number == 0:
+                    seconds = time.perf_counter() - start
+                    print(f"{row}: first steps done after {seconds:.0f} s", file=sys.stderr)
                 if number >= warm:
                     costs[row].append(json.loads(line))
+    except KeyboardInterrupt as error:
+        whole = min(map(len, costs.values()))
+        if not whole:
+            raise SystemExit("stopped before all rows had their turn in one round") from error
+        costs = {row: steps[:whole] for row, steps in costs.items()}
     finally:
         for worker in workers.values():
             with suppress(BrokenPipeError):
@@ -177,6 +188,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         size, clip, *rest, row = json.loads(args.worker)
         serve(Task(size, tuple(clip), *rest), row)
         return
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: says what it has
     gpu = args.device == "gpu"
     if not gpu:
         os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: args.cores])
@@ -188,7 +200,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     costs = measure(task, rows, args.rounds)
     against = args.against or next((r for r in rows if r.startswith("torch")), rows[0])
     place = "" if gpu else f", {args.cores} core(s)"
-    print(f"{task}, {args.rounds} rounds{place}")
+    print(f"{task}, {len(costs[rows[0]])} rounds{place}")
     print(report(costs, against, "wall" if gpu else "cpu"))
     if not gpu:
         print(report_memory(costs))

@@ -211,7 +211,7 @@ def test_mistakes_in_flags_are_named(write, tmp_path, capsys, flag, message):
     assert not (tmp_path / "o").exists()
 
 
-@pytest.mark.parametrize("name", ["small_video", "small_conv"])
+@pytest.mark.parametrize("name", ["small_video", "small_conv", "samplers"])
 def test_pixel_statistics_reach_every_run_of_the_small_sweeps(name):
     path = str(ROOT / f"configs/sweeps/{name}.py")
     jobs = sweep.make_jobs(sweep.read_sweep(f"{path}:mean=0.05,std=0.2"), "o", seeds=[0])

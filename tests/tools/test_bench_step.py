@@ -1,5 +1,7 @@
 """The step benchmark: rows, pairing, and a real run in small."""
 
+import io
+
 import pytest
 
 from jaxvid.tools.bench_rows import (
@@ -10,7 +12,7 @@ from jaxvid.tools.bench_rows import (
     random_batch,
     timed_run,
 )
-from jaxvid.tools.bench_step import measure, paired_ratio, report, report_memory
+from jaxvid.tools.bench_step import measure, paired_ratio, report, report_memory, take_turns
 
 
 def test_rows():
@@ -71,6 +73,34 @@ def test_memory_is_split():
     lines = report_memory(costs).splitlines()
     assert lines[1].split() == ["jax", "10", "20", "40", "30", "100"]
     assert lines[2].split() == ["torch", "-", "-", "-", "50", "50"]
+
+
+class Worker:
+    """One that answers so many turns, and is stopped in the next."""
+
+    def __init__(self, turns):
+        self.turns, self.stdin, self.stdout = turns, io.StringIO(), self
+
+    def readline(self):
+        self.turns -= 1
+        if self.turns < 0:
+            raise KeyboardInterrupt
+        return '{"cpu": 1.0}'
+
+    def terminate(self):
+        self.ended = True
+
+    def wait(self):
+        assert self.ended
+
+
+def test_stopped_it_says_what_it_has(capsys):
+    workers = {"a": Worker(9), "b": Worker(3)}
+    costs = take_turns(workers, rounds=5, warm=1)
+    assert {row: len(steps) for row, steps in costs.items()} == {"a": 2, "b": 2}
+    assert "b: first steps done after 0 s" in capsys.readouterr().err
+    with pytest.raises(SystemExit, match="before all rows"):
+        take_turns({"a": Worker(9), "b": Worker(0)}, rounds=5, warm=1)
 
 
 def test_small_run_of_two_methods():
