@@ -177,14 +177,10 @@ class Attention(nn.Module):
         q, k, v = Projections(3, width, self.qkv_bias == "full", self.dtype, name="qkv")(x)
         if self.qkv_bias == "qv":
             q = q + self.param("q_bias", nn.initializers.zeros, (width,)).astype(q.dtype)
+            v = v + self.param("v_bias", nn.initializers.zeros, (width,)).astype(v.dtype)
         q, k, v = (part.reshape(b, n, self.heads, width // self.heads) for part in (q, k, v))
         x = attention(q, k, v, self.impl).reshape(b, n, width)
-        proj = Dense(width, dtype=self.dtype, name="proj")
-        x = proj(x)
-        if self.qkv_bias == "qv":
-            # Weights sum to 1, so it may come after them, where it costs no pass over the tokens.
-            v_bias = self.param("v_bias", nn.initializers.zeros, (width,))
-            x = x + (v_bias @ proj.variables["params"]["kernel"]).astype(x.dtype)
+        x = Dense(width, dtype=self.dtype, name="proj")(x)
         return dropout(x, self.drop, keys, (0, 1))
 
 
