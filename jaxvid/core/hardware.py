@@ -1,5 +1,6 @@
-"""What the hardware can do: accelerators at most, by their vendors' data sheets; usable cores."""
+"""What the hardware can do: accelerators at most, by their vendors' data sheets; cores, memory."""
 
+import ctypes
 import os
 import re
 from dataclasses import dataclass
@@ -58,3 +59,13 @@ def usable_cores() -> int:
     """Cores that this process may run on."""
     able = hasattr(os, "sched_getaffinity")  # not on macOS
     return len(os.sched_getaffinity(0)) if able else os.cpu_count() or 1
+
+
+def release_freed_memory() -> None:
+    """Give memory that was freed back to the system, where the C library can (glibc).
+
+    What a compiler has used and freed otherwise stays with the process, some hundred MiB.
+    """
+    library = ctypes.CDLL(None)
+    if hasattr(library, "malloc_trim"):
+        library.malloc_trim(0)

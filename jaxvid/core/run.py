@@ -14,6 +14,7 @@ from ml_collections import ConfigDict
 from jaxvid.core import sharding, step, trees
 from jaxvid.core.checkpoint import CheckpointConfig, expand_init_from
 from jaxvid.core.config import ConfigError, check, from_config
+from jaxvid.core.hardware import release_freed_memory
 from jaxvid.core.method import Method
 from jaxvid.core.optim import OptimConfig, make_optimizer, make_schedule
 from jaxvid.core.sharding import MeshConfig
@@ -297,7 +298,9 @@ class Run:
 
     def compile_step(self, variant) -> jax.stages.Compiled:
         """The step of one variant, ready to call with a placed state and batch."""
-        return self.traced_step(variant).lower().compile()
+        step = self.traced_step(variant).lower().compile()
+        release_freed_memory()
+        return step
 
 
 def changed_fields(old: Mapping, new: Mapping, prefix: str = "config") -> list[str]:

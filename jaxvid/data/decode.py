@@ -142,7 +142,7 @@ def read_frames(
     frame_ids = np.asarray(frame_ids, dtype=np.int64)
     if frame_ids.size == 0 or frame_ids.min() < 0 or frame_ids.max() >= index.num_frames:
         raise IndexError(f"{path}: frames {frame_ids} of {index.num_frames}")
-    wanted, inverse = np.unique(frame_ids, return_inverse=True)
+    wanted = np.unique(frame_ids)
     convert = _Converter(short_side)
     found = {}
     if index.timed and len(index.keys):
@@ -152,7 +152,7 @@ def read_frames(
     if len(found) < len(wanted):
         lost = next(int(i) for i in wanted if int(i) not in found)
         raise VideoError(path, f"frame {lost} of {index.num_frames} doesn't decode")
-    return np.stack([found[int(i)] for i in wanted])[inverse]
+    return np.stack([found[int(i)] for i in frame_ids])
 
 
 def iterate_frames(

@@ -2,6 +2,7 @@
 
 import re
 
+import av
 import numpy as np
 import pytest
 
@@ -103,3 +104,14 @@ def test_packing_keeps_times(folder, start):
     np.testing.assert_allclose(
         np.diff(new.pts) * float(new.time_base), np.diff(old.pts) * float(old.time_base), atol=1e-4
     )
+
+
+def test_few_frames_of_a_packed_file_are_referred_to(tmp_path):
+    """Of 32 in groups of 16: the first, the eighth after it and the last of each."""
+    source = write_video(tmp_path / "a.mp4", numbered_frames(32))
+    pack_videos.pack_video(source, tmp_path / "out.mp4", 32, 16, 20)
+    with av.open(str(tmp_path / "out.mp4")) as container:
+        container.streams.video[0].codec_context.skip_frame = "NONREF"
+        times = [frame.pts for frame in container.decode(video=0)]
+    expected = probe(tmp_path / "out.mp4").pts[[0, 8, 15, 16, 24, 31]]
+    np.testing.assert_array_equal(times, expected)
