@@ -35,7 +35,7 @@ def make_step(form: str, heads: int, groups: int) -> Callable:
     """Value of attention and the gradients pulled back by ``grad``.
 
     Returns:
-      Function of q, k, v (B, N, D) and grad, (B, N, D) or (B, N, groups, D).
+      Function of q, k, v (B, N, D) and grad, (B, N, D) or (B, groups, N, D).
     """
 
     def attend(q, k, v):
@@ -59,7 +59,7 @@ def shapes_of(
 ) -> list[jax.ShapeDtypeStruct]:
     """Abstract arguments of :func:`make_step` on a device."""
     kind = {"dtype": jnp.dtype(dtype), "sharding": SingleDeviceSharding(device)}
-    grad = (batch, tokens, *[groups] * bool(groups), width)
+    grad = (batch, *[groups] * bool(groups), tokens, width)
     return [jax.ShapeDtypeStruct(s, **kind) for s in (*[(batch, tokens, width)] * 3, grad)]
 
 
