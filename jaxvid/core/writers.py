@@ -13,7 +13,6 @@ from pathlib import Path
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-from tensorboardX import SummaryWriter
 
 
 def append_json(path: Path, row: Mapping) -> None:
@@ -46,6 +45,8 @@ class Writer:
         partial = self.path.with_suffix(".partial")
         partial.write_text("".join(json.dumps(row) + "\n" for row in kept))
         partial.replace(self.path)
+        from tensorboardX import SummaryWriter  # imports PyTorch where that is installed: 180 MiB
+
         self._board = SummaryWriter(str(workdir / "tensorboard"), purge_step=first_step + 1)
         self._offset = kept[-1].get("seconds", 0.0) if kept else 0.0
         self._start = time.monotonic()
