@@ -247,7 +247,9 @@ class Run:
         options = {"xla_backend_optimization_level": 0} if cpu else None
         # The key is an argument, so that runs of other seeds find the program in the cache.
         make = jax.jit(self._init, out_shardings=self.state_shardings, compiler_options=options)
-        return make(jax.random.key(self.config.seed))
+        state = make(jax.random.key(self.config.seed))
+        release_freed_memory()
+        return state
 
     def _init(self, key: jax.Array) -> TrainState:
         batch = {k: jax.numpy.zeros(v.shape, v.dtype) for k, v in self.abstract_batch.items()}
