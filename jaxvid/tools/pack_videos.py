@@ -99,7 +99,8 @@ def write_frames(
     Raises:
       VideoError: fewer than two frames, or not all arrived in the target.
     """
-    # Seven of eight frames are referred to by none, so a reader of every fourth decodes few others.
+    # Of eight frames seven are referred to by none (but the last of a group), so who reads every
+    # fourth decodes few others.
     apart = {"bf": "7", "b_strategy": "0", "b-pyramid": "none"}
     settings = apart | {
         "crf": str(crf), "g": str(gop), "keyint_min": str(gop), "sc_threshold": "0",
