@@ -179,7 +179,9 @@ def test_repeat_cuts_different_views_of_one_decode(tiny, monkeypatch):
     monkeypatch.setattr(kind, "read", lambda s, *a: reads.append(s.path) or read(s, *a))
     (batch,) = train(data, {"video": View()}, num_steps=1, global_batch=8)
     assert batch["index"].tolist() == [batch["index"][0]] * 4 + [batch["index"][4]] * 4
-    assert len(reads) == 2
+    # The loader may already be reading other videos, for the batch after this one.
+    own = [source[i].video.path for i in batch["index"][::4].tolist()]
+    assert sorted(path for path in reads if path in own) == sorted(own)
     assert len({clip.tobytes() for clip in batch["video"]}) > 4
 
 
