@@ -142,17 +142,14 @@ def read_frames(
     frame_ids = np.asarray(frame_ids, dtype=np.int64)
     if frame_ids.size == 0 or frame_ids.min() < 0 or frame_ids.max() >= index.num_frames:
         raise IndexError(f"{path}: frames {frame_ids} of {index.num_frames}")
-    wanted = np.unique(frame_ids)
-    convert = _Converter(short_side)
-    found = {}
+    clip = _Clip(frame_ids, _Converter(short_side))
     if index.timed and len(index.keys):
-        found = _read_by_time(path, index, wanted, convert)
-    if len(found) < len(wanted):
-        found = _read_in_order(path, wanted, convert)
-    if len(found) < len(wanted):
-        lost = next(int(i) for i in wanted if int(i) not in found)
-        raise VideoError(path, f"frame {lost} of {index.num_frames} doesn't decode")
-    return np.stack([found[int(i)] for i in frame_ids])
+        _read_by_time(path, index, clip)
+    if clip.missing:
+        _read_in_order(path, clip)
+    if clip.missing:
+        raise VideoError(path, f"frame {min(clip.missing)} of {index.num_frames} doesn't decode")
+    return clip.frames
 
 
 def iterate_frames(
@@ -185,6 +182,23 @@ class _Converter:
         ).to_ndarray()
         turns = round(frame.rotation / 90) % 4
         return np.ascontiguousarray(np.rot90(rgb, turns)) if turns else rgb
+
+
+class _Clip:
+    """The wanted frames in one array; each goes there at once, while the cache still has it."""
+
+    def __init__(self, frame_ids: np.ndarray, convert: _Converter):
+        self.frame_ids, self.convert = frame_ids, convert
+        self.missing, self.frames = set(frame_ids.tolist()), None
+
+    def put(self, number: int, frame: av.VideoFrame) -> None:
+        """Frame ``number`` has been decoded."""
+        image = self.convert(frame)
+        if self.frames is None:
+            self.frames = np.empty((len(self.frame_ids), *image.shape), image.dtype)
+        for row in np.flatnonzero(self.frame_ids == number):
+            self.frames[row] = image
+        self.missing.discard(number)
 
 
 @contextmanager
@@ -248,9 +262,9 @@ def _index_from_frames(path) -> VideoIndex:
     return VideoIndex(np.array(pts, np.int64), np.array(keys, np.int64), time_base, True)
 
 
-def _read_by_time(path, index: VideoIndex, wanted: np.ndarray, convert) -> dict[int, np.ndarray]:
-    """Wanted frames through seeks to key frames; incomplete where a seek lands too late."""
-    found = {}
+def _read_by_time(path, index: VideoIndex, clip: _Clip) -> None:
+    """Wanted frames through seeks to key frames; some stay away where a seek lands too late."""
+    wanted = np.unique(clip.frame_ids)
     groups = np.searchsorted(index.keys, index.pts[wanted], side="right") - 1
     # Neighbouring groups of pictures are decoded in one go, gaps are jumped.
     runs = np.split(np.arange(len(wanted)), np.flatnonzero(np.diff(groups) > 1) + 1)
@@ -259,13 +273,12 @@ def _read_by_time(path, index: VideoIndex, wanted: np.ndarray, convert) -> dict[
             times = {int(index.pts[i]): int(i) for i in wanted[run]}
             group = groups[run[0]]
             start = int(index.keys[group] if group >= 0 else index.pts[0])
-            if not _read_run(container, stream, start, times, convert, found):
+            if not _read_run(container, stream, start, times, clip):
                 break
-    return found
 
 
-def _read_run(container, stream, start: int, times: dict[int, int], convert, found) -> bool:
-    """Decode from the key frame shown at ``start`` until all of ``times`` are in ``found``."""
+def _read_run(container, stream, start: int, times: dict[int, int], clip: _Clip) -> bool:
+    """Decode from the key frame shown at ``start`` until all of ``times`` are in ``clip``."""
     container.seek(start, stream=stream, backward=True)
     context, landed, missing = stream.codec_context, None, set(times)
     for packet in container.demux(stream):
@@ -278,20 +291,18 @@ def _read_run(container, stream, start: int, times: dict[int, int], convert, fou
         for frame in packet.decode():
             # In an open group, frames shown before the key frame lack their references.
             if frame.pts in missing and frame.pts >= landed:
-                found[times[frame.pts]] = convert(frame)
+                clip.put(times[frame.pts], frame)
                 missing.discard(frame.pts)
         if not missing:
             return True
     return False
 
 
-def _read_in_order(path, wanted: np.ndarray, convert) -> dict[int, np.ndarray]:
+def _read_in_order(path, clip: _Clip) -> None:
     """Wanted frames by counting from the start of the file."""
-    found, wanted = {}, set(wanted.tolist())
     with _open(path) as (container, stream):
         for i, frame in enumerate(container.decode(stream)):
-            if i in wanted:
-                found[i] = convert(frame)
-                if len(found) == len(wanted):
+            if i in clip.missing:
+                clip.put(i, frame)
+                if not clip.missing:
                     break
-    return found
