@@ -2,18 +2,17 @@
 
 What stands in the body of a loop is counted as often as the loop runs, which the compiler's own
 cost analysis does not do. A collective that the compiler has split into pieces keeps its channel
-and is counted once.
+and is counted once. A TPU's reduce-scatter is written as a fusion of an all-reduce and a slice.
 """
 
 import math
 import re
 from dataclasses import dataclass
 
-from jaxvid.core.hlo import Program, read_shape
+from jaxvid.core.hlo import Instruction, Program, read_shape
 
 KINDS = ("all-reduce", "all-gather", "reduce-scatter", "all-to-all", "collective-permute", "send")
 
-_PIECE = re.compile(r"channel_id=(\d+),.*chain_id=")
 _LISTED = re.compile(r"replica_groups=\{\{([\d,]*)\}")
 _IOTA = re.compile(r"replica_groups=\[\d+,(\d+)\]")
 _AXES = re.compile(r"replica_groups=mesh\[([^\]]*)\].*?\{([^}]*)\}")
@@ -56,16 +55,25 @@ def find_collectives(text: str) -> list[Collective]:
     """Collectives of ``compiled.as_text()`` in the order in which a step meets them."""
     found: list[Collective] = []
     chains: set[tuple[str, str]] = set()
-    for _, one, times in Program(text).walk(fused=True):
+    scatters: dict[int, Instruction] = {}
+    program = Program(text)
+    for body, one, times in program.walk(fused=True):
         kind = one.op.removesuffix("-start")
+        if kind == "fusion":
+            for name in one.calls():
+                if name.startswith("all-reduce-scatter"):
+                    scatters[id(program.computations[name])] = one
         if kind not in KINDS:
             continue
-        piece = _PIECE.search(one.attributes)
-        chain = (kind, piece[1] if piece else "")
+        if id(body) in scatters:
+            size = _size(scatters[id(body)].shape, beside=False)
+            found.append(Collective("reduce-scatter", size, times, _group(one.attributes)))
+            continue
+        chain = (kind, one.chain)
         if chain not in chains:
             size = _size(one.shape, beside=kind != one.op or kind == "send")
             found.append(Collective(kind, size, times, _group(one.attributes)))
-        if piece:
+        if one.chain:
             chains.add(chain)
     return found
 

@@ -18,6 +18,7 @@ _ARRAY = re.compile(r"\b(pred|bf16|[suf]\d+|f8\w+|c64)\[([\d,]*)\](\{[^}]*\})?")
 _ORDER = re.compile(r"\{([\d,]*)")
 _TILE = re.compile(r"T\(([\d,]+)\)")
 _SPACE = re.compile(r"S\((\d+)\)")
+_PIECE = re.compile(r"channel_id=(\d+),.*chain_id=")
 _WIDTH = {"pred": 1, "bf16": 2, "c64": 8}
 
 
@@ -53,6 +54,12 @@ class Instruction:
     def buffers(self) -> list[Buffer]:
         """Arrays of the result."""
         return read_shape(self.shape)
+
+    @property
+    def chain(self) -> str:
+        """Channel of a collective that the compiler has split into pieces; "" of all else."""
+        piece = _PIECE.search(self.attributes)
+        return piece[1] if piece else ""
 
     def calls(self) -> list[str]:
         """Computations that it runs, without the body of a loop."""

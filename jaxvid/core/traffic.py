@@ -3,7 +3,8 @@
 The compiler's own analysis counts the body of a loop once, what it keeps on the chip as if it came
 from memory, and no padding. Its text says all three: how often loops run, in which memory an array
 lies, and its tiles. An operation reads its operands and writes its result; of an array that is only
-sliced, or only updated, the slice counts.
+sliced, or only updated, the slice counts. A collective that runs piece by piece behind other
+operations counts once, what these hand through for it not at all.
 """
 
 import re
@@ -39,15 +40,32 @@ class Traffic:
 
 def find_traffic(text: str) -> list[Traffic]:
     """Traffic of ``compiled.as_text()``."""
-    program, found = Program(text), []
+    program, found, chains = Program(text), [], set()
     for body, one, times in program.walk(fused=False):
+        for inner, piece in _pieces(program, one):
+            if piece.chain not in chains:
+                chains.add(piece.chain)
+                arrays = [inner[name] for name in piece.operands] + [piece]
+                size = sum(_in_memory(array.buffers) for array in arrays)
+                found.append(Traffic(size, 1, _where(piece)))
         if one.op in _FREE or one.op.endswith("-done") or 'target="AllocateBuffer"' in one.text:
             continue
         size = _moved(program, body, one)
         if size:
-            where = _WHERE.search(one.attributes)
-            found.append(Traffic(size, times, where[1] if where else ""))
+            found.append(Traffic(size, times, _where(one)))
     return found
+
+
+def _where(one: Instruction) -> str:
+    found = _WHERE.search(one.attributes)
+    return found[1] if found else ""
+
+
+def _pieces(program: Program, one: Instruction) -> Iterator[tuple[Computation, Instruction]]:
+    """Pieces of collectives in a fusion, with its computation."""
+    if one.op == "fusion":
+        inner = program.computations[_CALLED.search(one.attributes)[1]]
+        yield from ((inner, piece) for piece in inner.values() if piece.chain)
 
 
 def by_module(traffic: list[Traffic], depth: int = 2) -> list[tuple[str, int]]:
@@ -101,6 +119,8 @@ def _read(program: Program, body: Computation, name: str, whole: int) -> int:
         return whole
     total = 0
     for user, index in _users(body, name):
+        if user.chain or (user.op == "tuple" and user.root):
+            continue
         if user.op in _SLICES and index == 0:
             total += _stored(user)
         elif user.op in _UNARY:
@@ -123,6 +143,8 @@ def _users(body: Computation, name: str) -> Iterator[tuple[Instruction, int]]:
 
 def _written(body: Computation, part: Instruction, whole: int) -> int:
     """Bytes of a fusion's result that are new."""
+    if part.chain or part.op == "parameter":
+        return 0
     if part.op in ("bitcast", "fusion") and len(part.operands) == 1:
         return _written(body, body[part.operands[0]], whole)
     if part.op == "dynamic-update-slice":

@@ -21,9 +21,15 @@ HloModule step
 %piece (q: bf16[4]) -> bf16[16] {
   ROOT %g2 = bf16[16]{0} all-gather(%q), channel_id=7, replica_groups=[2,4]<=[8], dimensions={0}, frontend_attributes={chain_id="0"}
 }
+%all-reduce-scatter.6 (g: f32[10]) -> f32[3] {
+  %pad = f32[12]{0} pad(%g, %zero), padding=0_2
+  %all = f32[12]{0} all-reduce(%pad), channel_id=8, replica_groups=[2,4]<=[8], to_apply=%add
+  ROOT %own = f32[3]{0} dynamic-slice(%all, %place), dynamic_slice_sizes={3}
+}
 %body (p: (s32[], f32[8])) -> (s32[], f32[8]) {
   %g1 = bf16[16]{0} all-gather(%x), channel_id=7, replica_groups=[2,4]<=[8], dimensions={0}, frontend_attributes={chain_id="0"}
   %f = bf16[16]{0} fusion(%y), kind=kOutput, calls=%piece
+  %h = f32[3]{0} fusion(%f), kind=kCustom, calls=%all-reduce-scatter.6
   %r = (f32[2,3]{1,0:T(8,128)}, f32[4]{0}) all-reduce(%a, %b), replica_groups={{0,1},{2,3}}, to_apply=%add
 }
 ENTRY %main (x: f32[8]) -> f32[8] {
@@ -37,8 +43,9 @@ ENTRY %main (x: f32[8]) -> f32[8] {
 
 
 def test_a_program_by_hand():
-    gather, reduce, start, send = find_collectives(TEXT)
+    gather, scatter, reduce, start, send = find_collectives(TEXT)
     assert gather == Collective("all-gather", 16 * 2, 5, 4)
+    assert scatter == Collective("reduce-scatter", 3 * 4, 5, 4)  # a part with its padding
     assert reduce == Collective("all-reduce", (6 + 4) * 4, 5, 2)
     assert start == Collective("all-gather", 20 * 4, 1, 4)
     assert send == Collective("send", 32 * 4, 1, 0)

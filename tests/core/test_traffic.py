@@ -58,6 +58,31 @@ def test_a_program_by_hand():
     assert by_module(find_traffic(TEXT)) == names
 
 
+BEHIND = """
+%work (q: bf16[4], all: bf16[16], x: f32[8]) -> (f32[8], bf16[4], bf16[16], bf16[16]) {
+  %q = bf16[4]{0} parameter(0)
+  %all = bf16[16]{0} parameter(1)
+  %x = f32[8]{0} parameter(2)
+  %y = f32[8]{0} exponential(%x)
+  %piece = bf16[16]{0} all-gather(%q), channel_id=7, dimensions={0}, frontend_attributes={chain_id="0"}, metadata={op_name="gather"}
+  ROOT %t = (f32[8]{0}, bf16[4]{0}, bf16[16]{0}, bf16[16]{0}) tuple(%y, %q, %all, %piece)
+}
+ENTRY %main (q: bf16[4], all: bf16[16], x: f32[8]) -> f32[8] {
+  %q = bf16[4]{0} parameter(0)
+  %all = bf16[16]{0} parameter(1)
+  %x = f32[8]{0} parameter(2)
+  %f1 = (f32[8]{0}, bf16[4]{0}, bf16[16]{0}, bf16[16]{0}) fusion(%q, %all, %x), kind=kOutput, calls=%work
+  %f2 = (f32[8]{0}, bf16[4]{0}, bf16[16]{0}, bf16[16]{0}) fusion(%q, %all, %x), kind=kOutput, calls=%work
+}
+"""  # noqa: E501
+
+
+def test_a_collective_behind_other_work_counts_once_and_what_is_handed_through_not_at_all():
+    gather, first, second = find_traffic(BEHIND)
+    assert (gather.size, gather.times, gather.where) == (4 * 2 + 16 * 2, 1, "gather")
+    assert first.size == second.size == 2 * 8 * 4
+
+
 @pytest.mark.parametrize(
     "shape, size, stored",
     [
