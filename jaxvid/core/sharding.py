@@ -23,10 +23,12 @@ BATCH_AXES = ("data", "fsdp")
 MIN_SHARDED = 2**14  # scalars; smaller leaves are cheaper to keep whole than to gather
 
 Rule = tuple[str, str | tuple]
-# The MLPs of transformers are split over tensor, everything is over fsdp.
+# MLPs and heads of transformers are split over tensor (the joint kernel of queries, keys and values
+# isn't, see models.tensor_parallel), everything is over fsdp.
 RULES: tuple[Rule, ...] = (
     (r"(params|opt|ema)/.*mlp/fc1/", "columns"),
-    (r"(params|opt|ema)/.*mlp/fc2/kernel$", "rows"),
+    (r"(params|opt|ema)/.*(mlp/fc2|blocks.*attn/proj)/kernel$", "rows"),
+    (r"(params|opt|ema)/.*blocks.*attn/[qv]_bias$", "columns"),
     (r"(params|opt|ema)/", "fsdp"),
 )
 

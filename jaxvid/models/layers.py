@@ -11,6 +11,7 @@ from jax import Array, lax
 
 from jaxvid.core.config import choose
 from jaxvid.models.attention import AttentionImpl, attention, for_cuda
+from jaxvid.models.tensor_parallel import own_columns, own_heads, tensor_size
 
 xavier = nn.initializers.xavier_uniform()
 QkvBias = Literal["qv", "full", "none"]
@@ -116,6 +117,7 @@ class Projections(nn.Module):
 
     On a GPU each is a product of its own, since one product would have to be cut up, and its
     gradient put together, in passes over memory that take longer; elsewhere one product is faster.
+    Over a mesh axis "tensor" every device makes its own heads.
     """
 
     parts: int
@@ -129,7 +131,11 @@ class Projections(nn.Module):
         shape = (x.shape[-1], self.parts * self.features)
         kernel = self.param("kernel", xavier, shape).astype(self.dtype)
         flat = x.reshape(-1, x.shape[-1]).astype(self.dtype)
-        if for_cuda():
+        if tensor_size(x) > 1:
+            own = own_columns(kernel.reshape(-1, self.parts, self.features))
+            joint = jnp.einsum("nd,dpf->npf", flat, own)
+            out = [joint[:, i] for i in range(self.parts)]
+        elif for_cuda():
             out = [flat @ part for part in jnp.split(kernel, self.parts, axis=-1)]
         else:
             out = jnp.split(flat @ kernel, self.parts, axis=-1)
@@ -178,7 +184,8 @@ class Attention(nn.Module):
         if self.qkv_bias == "qv":
             q = q + self.param("q_bias", nn.initializers.zeros, (width,)).astype(q.dtype)
             v = v + self.param("v_bias", nn.initializers.zeros, (width,)).astype(v.dtype)
-        q, k, v = (part.reshape(b, n, self.heads, width // self.heads) for part in (q, k, v))
+        by_head = (b, n, self.heads, width // self.heads)
+        q, k, v = (own_heads(part.reshape(by_head)) for part in (q, k, v))
         x = attention(q, k, v, self.impl).reshape(b, n, width)
         x = Dense(width, dtype=self.dtype, name="proj")(x)
         return dropout(x, self.drop, keys, (0, 1))

@@ -17,7 +17,7 @@ from jaxvid.core.plan import (
     topology_devices,
 )
 from jaxvid.core.run import Run
-from jaxvid.core.trees import num_bytes
+from jaxvid.core.trees import flatten, num_bytes
 from tests.runs import smoke
 
 
@@ -116,7 +116,8 @@ def test_collectives_are_those_of_the_mesh_and_no_others():
 
     def collectives(**mesh):
         sizes = {f"mesh__{axis}": size for axis, size in mesh.items()}
-        run = Run(smoke("videomae_ssv2", method__encoder__width=192, batch_size=16, **sizes))
+        encoder = {"method__encoder__width": 192, "method__encoder__heads": 4}
+        run = Run(smoke("videomae_ssv2", batch_size=16, **encoder, **sizes))
         return make_plan(run).collectives, run.abstract_state.params
 
     found, params = collectives(data=8)
@@ -130,8 +131,18 @@ def test_collectives_are_those_of_the_mesh_and_no_others():
     assert 0 <= found["all-reduce"][1] - num_bytes(params) <= 64
 
     found, params = collectives(data=4, tensor=2)
-    # Four clips per device; every MLP sums its output forwards and its gradient backwards.
-    encoder, decoder = 2 * 2 * (4 * 4 * 192), 1 * 2 * (4 * 64 * 32)  # blocks x ways x activations
-    norms = 24
-    whole = num_bytes_per_device(params) + 4 * (encoder + decoder + 1) + norms
-    assert found == {"all-reduce": (4 + 2 + 2, whole)}
+    # Four clips per device; attention and MLP of every block sum their outputs forwards and their
+    # gradients backwards. The gradient of queries, keys and values comes together once.
+    encoder, decoder = 2 * 4 * (4 * 4 * 192), 1 * 4 * (4 * 64 * 32)  # blocks x sums x activations
+    qkv = [x for path, x in flatten(params).items() if path.endswith("qkv/kernel")]
+    norms = 48
+    whole = num_bytes_per_device(params) - num_bytes(qkv) // 2
+    assert found["all-gather"] == (3, num_bytes(qkv))
+    assert found["all-reduce"] == (8 + 4 + 2, whole + 4 * (encoder + decoder + 1) + norms)
+    assert set(found) == {"all-gather", "all-reduce"}
+
+
+def test_heads_that_the_tensor_axis_does_not_divide():
+    config = smoke("videomae_ssv2", mesh__data=4, mesh__tensor=2, method__encoder__heads=1)
+    with pytest.raises(ConfigError, match=r"mesh\.tensor=2 doesn't divide the 1 heads"):
+        make_plan(Run(config))
