@@ -3,8 +3,9 @@
 python -m jaxvid.tools.bench_loader
 python -m jaxvid.tools.bench_loader --videos=a.mp4,b.mp4 --clips=30 --tiers=shipped,packed
 
-Tiers: the mp4 files as shipped; their copies by pack_videos; JPEG images in ArrayRecord shards, as
-config.data.source=tfds reads them; raw frames in a mapped file, which no source reads: the bound.
+Tiers: the mp4 files as shipped; their copies by pack_videos, also with fewer key frames; JPEG
+images in ArrayRecord shards, as config.data.source=tfds reads them; raw frames in a mapped file,
+which no source reads: the bound.
 Loops: jaxvid, and beside it on the mp4 files decord, OpenCV and torchcodec, where installed (the
 last needs PyTorch and FFmpeg's shared libraries). All deliver the same clip: 16 frames, stride 4,
 random start, one random crop of 224 x 224; one clip per decode (config.data.repeat=1), though

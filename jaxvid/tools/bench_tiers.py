@@ -1,5 +1,6 @@
 """Ways to store the same videos, for :mod:`jaxvid.tools.bench_loader`."""
 
+import functools
 import io
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import redirect_stdout
@@ -40,11 +41,11 @@ def shipped_tier(paths: Sequence[str], folder: Path, side: int) -> Tier:
     return Tier([lambda p=path: VideoFile(p) for path in paths], paths)
 
 
-def packed_tier(paths: Sequence[str], folder: Path, side: int) -> Tier:
-    """Copies as pack_videos makes them by default."""
-    copies = [folder / f"packed{i}.mp4" for i in range(len(paths))]
+def packed_tier(paths: Sequence[str], folder: Path, side: int, gop: int = 16) -> Tier:
+    """Copies as pack_videos makes them, by default as it does by default."""
+    copies = [folder / f"packed{gop}_{i}.mp4" for i in range(len(paths))]
     for path, copy in zip(paths, copies):
-        pack_videos.pack_video(Path(path), copy, side, gop=16, crf=20)
+        pack_videos.pack_video(Path(path), copy, side, gop=gop, crf=20)
     return shipped_tier([str(copy) for copy in copies], folder, side)
 
 
@@ -81,6 +82,7 @@ def _frames(path: str, side: int) -> Iterator[np.ndarray]:
 TIERS = {
     "shipped": ("mp4 as shipped", shipped_tier),
     "packed": ("packed mp4", packed_tier),
+    "packed64": ("packed mp4, --gop=64", functools.partial(packed_tier, gop=64)),
     "jpeg": ("JPEG ArrayRecord", jpeg_tier),
     "raw": ("raw frames", raw_tier),
 }

@@ -82,7 +82,8 @@ def test_a_run_prints_a_row_per_tier_and_loop(videos, capsys):
     assert "2 video(s) of 64 frames; 4 clips of 16 x 4, 84 px, one per decode" in out
     rows = [line.strip("| ").split(" | ")[:2] for line in out.splitlines() if line[:2] == "| "][1:]
     loops = ["jaxvid", *bench_loader.usable_loops()[0]]
-    files = [[label, loop] for label in ("mp4 as shipped", "packed mp4") for loop in loops]
+    stored = ("mp4 as shipped", "packed mp4", "packed mp4, --gop=64")
+    files = [[label, loop] for label in stored for loop in loops]
     assert rows == [*files, ["JPEG ArrayRecord", "jaxvid"], ["raw frames", "jaxvid"]]
 
 
