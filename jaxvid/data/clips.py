@@ -190,10 +190,9 @@ class TrainMaker(Maker):
 
     def _join(self, clips: dict[str, list], numbers: dict[str, list]) -> dict[str, np.ndarray]:
         """Arrays of one row; a view of one clip has no axis for it."""
-        out = {k: np.stack(v) for k, v in clips.items()}
-        out |= {k: np.array(v, np.int32) for k, v in numbers.items()}
-        single = [k for k in out if self.views[_view_of(k)].count == 1]
-        return {k: v[0] if k in single else v for k, v in out.items()}
+        lists = clips | {k: np.array(v, np.int32) for k, v in numbers.items()}
+        single = [k for k in lists if self.views[_view_of(k)].count == 1]
+        return {k: v[0] if k in single else np.stack(v) for k, v in lists.items()}
 
 
 @dataclass
@@ -303,7 +302,10 @@ class Decoded(NamedTuple):
     pixels: np.ndarray
 
     def __call__(self, ids: np.ndarray) -> np.ndarray:
-        return self.pixels[np.searchsorted(self.ids, ids)]
+        rows = np.searchsorted(self.ids, ids)
+        if np.array_equal(rows, np.arange(rows[0], rows[0] + len(rows))):
+            return self.pixels[rows[0] : rows[0] + len(rows)]  # without a copy
+        return self.pixels[rows]
 
     @property
     def size(self) -> tuple[int, int]:
