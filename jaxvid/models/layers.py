@@ -11,7 +11,7 @@ from jax import Array, lax
 
 from jaxvid.core.config import choose
 from jaxvid.models.attention import AttentionImpl, attention, for_cuda
-from jaxvid.models.tensor_parallel import own_columns, own_heads, tensor_size
+from jaxvid.models.tensor_parallel import own_columns, tensor_size
 
 xavier = nn.initializers.xavier_uniform()
 QkvBias = Literal["qv", "full", "none"]
@@ -122,6 +122,7 @@ class Projections(nn.Module):
 
     parts: int
     features: int
+    heads: int
     use_bias: bool
     dtype: str = "float32"
 
@@ -132,7 +133,7 @@ class Projections(nn.Module):
         kernel = self.param("kernel", xavier, shape).astype(self.dtype)
         flat = x.reshape(-1, x.shape[-1]).astype(self.dtype)
         if tensor_size(x) > 1:
-            own = own_columns(kernel.reshape(-1, self.parts, self.features))
+            own = own_columns(kernel.reshape(-1, self.parts, self.features), self.heads)
             joint = jnp.einsum("nd,dpf->npf", flat, own)
             out = [joint[:, i] for i in range(self.parts)]
         elif for_cuda():
@@ -180,12 +181,12 @@ class Attention(nn.Module):
     def __call__(self, x: Array, keys: Array | None = None) -> Array:
         """(B, N, D) to (B, N, D)."""
         b, n, width = x.shape
-        q, k, v = Projections(3, width, self.qkv_bias == "full", self.dtype, name="qkv")(x)
+        bias = self.qkv_bias == "full"
+        q, k, v = Projections(3, width, self.heads, bias, self.dtype, name="qkv")(x)
         if self.qkv_bias == "qv":
             q = q + self.param("q_bias", nn.initializers.zeros, (width,)).astype(q.dtype)
             v = v + self.param("v_bias", nn.initializers.zeros, (width,)).astype(v.dtype)
-        by_head = (b, n, self.heads, width // self.heads)
-        q, k, v = (own_heads(part.reshape(by_head)) for part in (q, k, v))
+        q, k, v = (part.reshape(b, n, self.heads, width // self.heads) for part in (q, k, v))
         x = attention(q, k, v, self.impl).reshape(b, n, width)
         x = Dense(width, dtype=self.dtype, name="proj")(x)
         return dropout(x, self.drop, keys, (0, 1))

@@ -11,8 +11,6 @@ from jax.sharding import NamedSharding, PartitionSpec
 
 from jaxvid.core.config import ConfigError
 
-_FREE = PartitionSpec.UNCONSTRAINED
-
 
 def tensor_size(x: Array) -> int:
     """Size of the axis "tensor" of the mesh of ``x``; 1 outside of a mesh."""
@@ -20,36 +18,20 @@ def tensor_size(x: Array) -> int:
     return 1 if mesh.empty else mesh.shape["tensor"]
 
 
-def own_heads(x: Array) -> Array:
-    """(B, N, h, d) whose heads are split over "tensor".
+def own_columns(kernel: Array, heads: int) -> Array:
+    """Kernel (D, parts, h*d), whole over "tensor", of which a device uses its heads' columns.
+
+    What is computed with them stays split by heads; the gradient of the kernel is whole again.
 
     Raises:
       ConfigError: the axis doesn't divide the heads.
     """
-    if x.shape[2] % tensor_size(x):
+    mesh, size = jax.typeof(kernel).sharding.mesh, tensor_size(kernel)
+    if heads % size:
         raise ConfigError(
-            f"config.mesh.tensor={tensor_size(x)} doesn't divide the {x.shape[2]} heads of a "
-            "transformer (encoder.heads, decoder_heads, ...)"
+            f"config.mesh.tensor={size} doesn't divide the {heads} heads of a transformer "
+            "(encoder.heads, decoder_heads, ...)"
         )
-    return _lay(x, _FREE, _FREE, "tensor", _FREE)
-
-
-@jax.custom_vjp
-def own_columns(kernel: Array) -> Array:
-    """Kernel (D, parts, h*d), whole over "tensor", of which a device uses its heads' columns.
-
-    The gradient is whole again.
-    """
-    return _lay(_lay(kernel), None, None, "tensor")
-
-
-own_columns.defvjp(
-    lambda kernel: (own_columns(kernel), None), lambda _, grad: (_lay(grad),)
-)  # fmt: skip
-
-
-def _lay(x: Array, *axes) -> Array:
-    mesh = jax.typeof(x).sharding.mesh
-    if mesh.empty or mesh.shape["tensor"] == 1:
-        return x
-    return jax.lax.with_sharding_constraint(x, NamedSharding(mesh, PartitionSpec(*axes)))
+    for spec in (PartitionSpec(), PartitionSpec(None, None, "tensor")):
+        kernel = jax.lax.with_sharding_constraint(kernel, NamedSharding(mesh, spec))
+    return kernel
