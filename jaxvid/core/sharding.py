@@ -24,7 +24,7 @@ MIN_SHARDED = 2**14  # scalars; smaller leaves are cheaper to keep whole than to
 
 Rule = tuple[str, str | tuple]
 # MLPs and heads of transformers are split over tensor (the joint kernel of queries, keys and values
-# isn't, see models.tensor_parallel), everything is over fsdp.
+# stays whole there, see models.layers.Projections), everything is over fsdp.
 RULES: tuple[Rule, ...] = (
     (r"(params|opt|ema)/.*mlp/fc1/", "columns"),
     (r"(params|opt|ema)/.*(mlp/fc2|blocks.*attn/proj)/kernel$", "rows"),

@@ -8,10 +8,10 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jax import Array, lax
+from jax.sharding import NamedSharding, PartitionSpec
 
-from jaxvid.core.config import choose
+from jaxvid.core.config import ConfigError, choose
 from jaxvid.models.attention import AttentionImpl, attention, for_cuda
-from jaxvid.models.tensor_parallel import own_columns, tensor_size
 
 xavier = nn.initializers.xavier_uniform()
 QkvBias = Literal["qv", "full", "none"]
@@ -112,17 +112,35 @@ class Dense(nn.Dense):
         return flat.reshape(*x.shape[:-1], self.features)
 
 
+def tensor_size(x: Array) -> int:
+    """Size of the axis "tensor" of the mesh of ``x``; 1 outside of a mesh."""
+    mesh = jax.typeof(x).sharding.mesh
+    return 1 if mesh.empty else mesh.shape["tensor"]
+
+
+def _columns(kernel: Array) -> Array:
+    """Kernel (D, parts, F), whole over "tensor", of which a device uses its columns of each part.
+
+    The constraints hold for the gradient too: it is made by columns, and whole again. Without them
+    a TPU's compiler gathers activations instead.
+    """
+    mesh = jax.typeof(kernel).sharding.mesh
+    for spec in (PartitionSpec(), PartitionSpec(None, None, "tensor")):
+        kernel = lax.with_sharding_constraint(kernel, NamedSharding(mesh, spec))
+    return kernel
+
+
 class Projections(nn.Module):
     """Several projections of the same tokens, whose weights are one kernel (D, parts * features).
 
     On a GPU each is a product of its own, since one product would have to be cut up, and its
     gradient put together, in passes over memory that take longer; elsewhere one product is faster.
-    Over a mesh axis "tensor" every device makes its own heads.
+    Over a mesh axis "tensor" every device makes its own heads: no contiguous part of the kernel is
+    what one needs, since q lies before k before v, but columns of each are.
     """
 
     parts: int
     features: int
-    heads: int
     use_bias: bool
     dtype: str = "float32"
 
@@ -133,7 +151,7 @@ class Projections(nn.Module):
         kernel = self.param("kernel", xavier, shape).astype(self.dtype)
         flat = x.reshape(-1, x.shape[-1]).astype(self.dtype)
         if tensor_size(x) > 1:
-            own = own_columns(kernel.reshape(-1, self.parts, self.features), self.heads)
+            own = _columns(kernel.reshape(-1, self.parts, self.features))
             joint = jnp.einsum("nd,dpf->npf", flat, own)
             out = [joint[:, i] for i in range(self.parts)]
         elif for_cuda():
@@ -181,8 +199,12 @@ class Attention(nn.Module):
     def __call__(self, x: Array, keys: Array | None = None) -> Array:
         """(B, N, D) to (B, N, D)."""
         b, n, width = x.shape
-        bias = self.qkv_bias == "full"
-        q, k, v = Projections(3, width, self.heads, bias, self.dtype, name="qkv")(x)
+        if self.heads % tensor_size(x):
+            raise ConfigError(
+                f"config.mesh.tensor={tensor_size(x)} doesn't divide the {self.heads} heads of a "
+                "transformer (encoder.heads, decoder_heads, ...)"
+            )
+        q, k, v = Projections(3, width, self.qkv_bias == "full", self.dtype, name="qkv")(x)
         if self.qkv_bias == "qv":
             q = q + self.param("q_bias", nn.initializers.zeros, (width,)).astype(q.dtype)
             v = v + self.param("v_bias", nn.initializers.zeros, (width,)).astype(v.dtype)
