@@ -44,8 +44,10 @@ def test_gelu_value_and_gradient_are_those_of_jax():
     np.testing.assert_allclose(found, expected, atol=1e-6)
 
 
-def test_gelu_of_half_precision_is_that_of_its_numbers_rounded():
+@pytest.mark.parametrize("cuda", [False, True])
+def test_gelu_of_half_precision_is_that_of_its_numbers_rounded(cuda, monkeypatch):
     """Without erf; the bell gives the tail to 1e-7, less than bfloat16 can hold of 1."""
+    monkeypatch.setattr(layers, "for_cuda", lambda: cuda)
     x = jnp.linspace(-6, 6, 101)
     near = layers._normal_cdf(x, layers._bell(x), jnp.bfloat16)
     np.testing.assert_allclose(near, scipy.special.ndtr(np.float64(x)), atol=2e-7)
