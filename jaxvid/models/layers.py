@@ -26,9 +26,9 @@ def gelu(x: Array) -> Array:
     """Gaussian error linear unit in its erf form, ``x Phi(x)``.
 
     With its own derivative, because the automatic one keeps several arrays of the size of ``x``,
-    some of them in f32. This keeps one in the dtype of ``x``: ``x`` itself, but in bfloat16 on a GPU
-    the slope ``Phi(x) + x phi(x)``, which is read faster there than computed again. (A TPU's
-    compiler would write ``x`` too.)
+    some of them in f32. This keeps one in the dtype of ``x``: ``x`` itself; on a GPU in bfloat16
+    the slope ``Phi(x) + x phi(x)``, read faster there than computed again. (A TPU's compiler would
+    write ``x`` beside it.)
     """
     wide = x.astype(jnp.float32)
     return (wide * _normal_cdf(wide, _bell(wide), x.dtype)).astype(x.dtype)
