@@ -118,9 +118,9 @@ class Dense(nn.Dense):
 
 
 def tensor_size(x: Array) -> int:
-    """Size of the axis "tensor" of the mesh of ``x``; 1 outside of a mesh."""
+    """Size of the axis "tensor" of the mesh of ``x``; 1 without such a mesh."""
     mesh = jax.typeof(x).sharding.mesh
-    return 1 if mesh.empty else mesh.shape["tensor"]
+    return 1 if mesh.empty else mesh.shape.get("tensor", 1)
 
 
 def _columns(kernel: Array) -> Array:

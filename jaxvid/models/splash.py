@@ -60,7 +60,8 @@ def on_own_part(
 
 
 def _divides(mesh: AbstractMesh, axes: tuple[str, ...], size: int) -> bool:
-    return size % math.prod(mesh.shape[axis] for axis in axes) == 0
+    known = all(axis in mesh.shape for axis in axes)  # another package's mesh has axes of its own
+    return known and size % math.prod(mesh.shape[axis] for axis in axes) == 0
 
 
 def block_size(length: int) -> int:

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import scipy.special
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from jaxvid.core.config import ConfigError
 from jaxvid.models import layers
@@ -57,6 +58,16 @@ def test_gelu_of_half_precision_is_that_of_its_numbers_rounded(cuda, monkeypatch
         found = fn(half)
         assert found.dtype == jnp.bfloat16
         np.testing.assert_allclose(found.astype(jnp.float32), exact, rtol=2**-8, atol=2e-6)
+
+
+def test_a_mesh_with_axes_of_its_own_splits_no_heads():
+    mesh = jax.make_mesh((3,), ("rows",), (AxisType.Auto,), devices=jax.devices()[:3])
+    net = Attention(heads=3)
+    params = net.init(jax.random.key(0), X)
+    spread = jax.device_put(X, NamedSharding(mesh, PartitionSpec("rows")))
+    with jax.set_mesh(mesh):
+        found = jax.jit(net.apply)(params, spread)
+    np.testing.assert_allclose(found, net.apply(params, X), atol=1e-6)
 
 
 @pytest.mark.parametrize("bias", [False, True])

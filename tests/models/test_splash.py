@@ -57,6 +57,15 @@ def test_a_batch_that_does_not_divide_is_computed_on_every_device():
         np.testing.assert_allclose(a, b, atol=2e-6)
 
 
+def test_a_mesh_with_axes_of_its_own_is_computed_on_every_device():
+    mesh = jax.make_mesh((8,), ("rows",), (AxisType.Auto,))
+    args = draw(8, 5, 3)[:3]
+    spread = [jax.device_put(x, NamedSharding(mesh, PartitionSpec("rows"))) for x in args]
+    with jax.set_mesh(mesh):
+        found = jax.jit(splash)(*spread)
+    np.testing.assert_allclose(found, attention(*args, "xla"), atol=1e-5)
+
+
 def test_blocks_are_few_and_short():
     assert [block_size(n) for n in (1, 128, 129, 1024, 1025, 3136)] == [
         128,
