@@ -2,7 +2,8 @@
 # One run on all hosts of a Cloud TPU VM pod. Makes the pod (or takes the one there is), copies this
 # checkout to it (without .git, .venv and runs), installs, starts the same command on every host,
 # follows worker 0, and does it all again when the pod was preempted: the run goes on from its last
-# checkpoint. Ctrl-C leaves the run alone; the same command follows it again.
+# checkpoint. Ctrl-C leaves the run alone; the same command follows it again. The pod stays, and costs,
+# until "gcloud compute tpus tpu-vm delete NAME --zone=ZONE".
 # Usage: bash launch/tpu_pod.sh [--dry-run] NAME ZONE CONFIG --workdir=FOLDER [FLAGS of jaxvid.main]
 #   --dry-run      print the commands for a pod that isn't there yet, and leave
 #   FOLDER         gs://bucket/folder, or a mount that every host has (see SETUP)
@@ -14,6 +15,8 @@ fail() { echo "launch/tpu_pod.sh: $*" >&2; exit 2; }
 
 dry=
 if [ "${1:-}" = --dry-run ]; then dry=1; shift; fi
+# A pod costs money: nobody asks for a dry run and gets a real one.
+[[ " $* " != *" --dry-run "* ]] || fail "--dry-run comes first"
 for name in NAME ZONE CONFIG; do
   case ${1:-} in "" | -*) fail "$name is missing; usage: [--dry-run] NAME ZONE CONFIG --workdir=FOLDER [FLAGS]" ;; esac
   declare "$name=$1"; shift

@@ -16,7 +16,7 @@ from jaxvid.core.run import Run
 # Against a stage that takes most of the loader's time while all cores work.
 ADVICE = {
     "open": "shorter files (pack_videos), a nearer disk, or more data.threads to wait for it",
-    "decode": "pack_videos, data.repeat or more cores",
+    "decode": "pack_videos (if not done yet), data.repeat or more cores",
     "crop": "fewer or smaller views, a smaller data.short_side or more cores",
     "stack": "more data.workers",
 }

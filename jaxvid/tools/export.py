@@ -97,6 +97,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     try:
         if not Path(args.out).absolute().parent.is_dir():
             raise ConfigError(f"--out={args.out}: no folder {Path(args.out).parent}")
+        if args.format == "torch" and Path(args.out).suffix != ".safetensors":
+            raise ConfigError(f"--out={args.out}: --format=torch writes a .safetensors file")
         model = load(args.checkpoint, weights=args.weights)
         if args.format == "stablehlo":
             exported = export_encoder(model, tokens=args.tokens)

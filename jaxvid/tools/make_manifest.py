@@ -65,7 +65,7 @@ def _names(folder: Path) -> list[str]:
 def folder_clips(args: argparse.Namespace) -> list[Clip]:
     """Videos below ``root``: [split/][class/]file; without split folders a share becomes "test"."""
     root = Path(args.root)
-    files = sorted(p.relative_to(root) for p in root.rglob("*") if p.suffix.lower() in SUFFIXES)
+    files = sorted(p.relative_to(root) for p in root.rglob("[!.]*") if p.suffix.lower() in SUFFIXES)
     if not files:
         raise ConfigError(f"{root}: no videos below it ({' '.join(SUFFIXES)})")
     with_splits = {f.parts[0] for f in files} <= set(SPLIT_FOLDERS)

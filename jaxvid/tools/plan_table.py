@@ -14,10 +14,11 @@ fit.
 import argparse
 import dataclasses
 import json
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from jaxvid.core.config import UserError
+from jaxvid.core.config import ConfigError, UserError
 from jaxvid.core.plan import Plan, make_plan, topology_devices
 from jaxvid.core.run import Run
 from jaxvid.core.writers import human
@@ -125,7 +126,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--out", required=True, help="file of plans, one per line")
     args = parser.parse_args(argv)
     with error_exit():
-        planner = Planner(args.out, args.set)
+        planner, refused = Planner(args.out, args.set), 0
         print(HEADER, flush=True)
         for config in args.configs:
             for topology in args.topologies:
@@ -133,7 +134,13 @@ def main(argv: Sequence[str] | None = None) -> None:
                 if args.search:
                     batches = search(planner, config, topology, args.memory_gib)
                 for batch in batches:
-                    print(table_row(config, planner(config, topology, batch)), flush=True)
+                    try:
+                        print(table_row(config, planner(config, topology, batch)), flush=True)
+                    except ConfigError as error:  # of this row; the others go on
+                        refused += 1
+                        print(f"{config} {topology} batch {batch}: {error}", file=sys.stderr)
+        if refused:
+            raise ConfigError(f"{refused} of the rows can't be planned, see above")
 
 
 def search(planner: Planner, config: str, topology: str, memory_gib: float) -> list[int]:

@@ -25,7 +25,7 @@ def find_videos(paths: Sequence[str | Path]) -> list[Path]:
     found = []
     for path in map(Path, paths):
         if path.is_dir():
-            found += sorted(p for p in path.rglob("*") if p.suffix.lower() in SUFFIXES)
+            found += sorted(p for p in path.rglob("[!.]*") if p.suffix.lower() in SUFFIXES)
         elif path.is_file():
             found.append(path)
         else:

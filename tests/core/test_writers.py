@@ -68,7 +68,7 @@ def test_window_counts_waiting_and_steps_but_not_the_rest(monkeypatch):
         (0.5, (0.2, 3.3, 0.3, 0.2), 4, "decode 82 % of loader time, 4.0 of 4 threads busy; more "
          "data.threads (8 cores)"),
         (0.5, (0.4, 6.0, 0.5, 0.1), 8, "decode 86 % of loader time, 7.0 of 8 threads busy; "
-         "pack_videos, data.repeat or more cores"),
+         "pack_videos (if not done yet), data.repeat or more cores"),
         (0.5, (5.0, 2.0, 0.5, 0.1), 8, "open 66 % of loader time, 7.6 of 8 threads busy; shorter"),
         (0.5, (1, 2, 5, 0), 8, "crop 62 % of loader time, 8.0 of 8 threads busy; fewer or smaller"),
         (0.5, (1, 1, 1, 9), 8, "stack 75 % of loader time, 8.0 of 8 threads busy; more data.wo"),

@@ -84,6 +84,11 @@ def test_syntax(name):
         ("tpu_pod.sh", ["pod", "zone", CONFIG], "--workdir=FOLDER is missing"),
         ("tpu_pod.sh", ["pod", "zone", CONFIG, "--workdir="], "--workdir=FOLDER is missing"),
         ("tpu_pod.sh", ["pod", "zone", CONFIG, "--workdir=w", "--distributed=auto"], "set by this"),
+        (
+            "tpu_pod.sh",
+            ["pod", "zone", CONFIG, "--workdir=w", "--dry-run"],
+            "--dry-run comes first",
+        ),
         ("slurm.sbatch", [], "CONFIG is missing"),
         ("slurm.sbatch", ["configs/no.py", "--workdir=w"], "no file configs/no.py"),
         ("slurm.sbatch", [CONFIG], "--workdir=FOLDER is missing"),

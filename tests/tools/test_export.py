@@ -100,6 +100,11 @@ def test_weights_that_do_not_fit_are_refused(vit, tmp_path, monkeypatch, capsys)
     with pytest.raises(SystemExit):
         export.main(["--checkpoint", str(vit), "--out", str(tmp_path / "no/a")])
     assert "no folder" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        export.main(
+            ["--checkpoint", str(vit), "--format", "torch", "--out", str(tmp_path / "a.pth")]
+        )
+    assert "writes a .safetensors file" in capsys.readouterr().err
 
 
 def test_masked_autoencoder_comes_back_from_pytorch_bit_identical(vit, tmp_path):

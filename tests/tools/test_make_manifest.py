@@ -19,7 +19,12 @@ def run(kind, root, out, *more) -> int:
 
 def test_folder_of_classes_gets_a_test_share(tmp_path, capsys):
     root = tmp_path / "videos"
-    touch(root, *[f"{c}/{i}.mp4" for c in ("run", "walk") for i in range(10)], "run/notes.txt")
+    touch(
+        root,
+        *[f"{c}/{i}.mp4" for c in ("run", "walk") for i in range(10)],
+        "run/notes.txt",
+        "run/.half.mp4",
+    )  # what a packing that was killed leaves
     assert run("folder", root, tmp_path / "m.csv") == 0
     train, test = (load_manifest(tmp_path / "m.csv", s) for s in ("train", "test"))
     assert (len(train), len(test)) == (16, 4)

@@ -51,6 +51,17 @@ def test_real_steps_are_planned_once_and_the_edge_is_found(tmp_path, capsys):
     assert capsys.readouterr().out.splitlines()[2:] == first.splitlines()[2:]
 
 
+def test_a_row_that_is_refused_lets_the_others_go_on(tmp_path, capsys):
+    out = str(tmp_path / "plans.jsonl")
+    command = ["configs/videomae_ssv2.py:smoke", f"--out={out}", "--batches", "6", "8"]
+    with pytest.raises(SystemExit):
+        plan_table.main(command)
+    shown = capsys.readouterr()
+    assert "| 8 x cpu | 8 |" in shown.out
+    assert "batch 6: config.batch_size=6 must be a multiple" in shown.err
+    assert "1 of the rows can't be planned" in shown.err
+
+
 def test_search_needs_a_limit(tmp_path, capsys):
     with pytest.raises(SystemExit):
         plan_table.main(
