@@ -30,7 +30,10 @@ _CACHE = flags.DEFINE_string(
     "Compiled programs are kept here between runs; empty = off.",
 )
 _PLATFORM_DEVICES = flags.DEFINE_integer(
-    "simulated_devices", 0, "Split the CPU into so many devices, to try meshes on a laptop."
+    "simulated_devices",
+    0,
+    "Split the CPU into so many devices, to try meshes on a laptop.",
+    lower_bound=0,
 )
 _DISTRIBUTED = flags.DEFINE_string(
     "distributed",

@@ -86,6 +86,8 @@ def topology_devices(name: str) -> list[jax.Device]:
     slices, _, one = name.rpartition("*")
     try:
         fields = {"num_slices": int(slices)} if slices else {}
+        if slices and int(slices) < 1:
+            raise ValueError("there is at least one slice")
         found = topologies.get_topology_desc(platform="tpu", topology_name=one, **fields)
         return list(found.devices)
     except (RuntimeError, ValueError, NotImplementedError) as error:

@@ -1,5 +1,6 @@
 """Planning a run: the compiler's accounts of the real step."""
 
+import re
 from types import SimpleNamespace
 
 import jax
@@ -91,9 +92,10 @@ def test_a_kernel_that_does_not_fit_is_not_a_batch_that_does_not(monkeypatch, me
             make_plan(run)
 
 
-def test_unknown_topology():
-    with pytest.raises(ConfigError, match=r"--topology=v99:1x1"):
-        topology_devices("v99:1x1")
+@pytest.mark.parametrize("name", ["v99:1x1", "0*v5e:2x2", "two*v5e:2x2"])
+def test_unknown_topology(name):
+    with pytest.raises(ConfigError, match=re.escape(f"--topology={name}: ")):
+        topology_devices(name)
 
 
 @pytest.mark.slow
