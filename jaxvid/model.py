@@ -19,10 +19,9 @@ from jaxvid.core.method import Method
 from jaxvid.core.sharding import MeshConfig, make_mesh, replicated
 from jaxvid.core.types import Batch, Features, Tree, View
 from jaxvid.data.config import DataConfig
-from jaxvid.data.images import Video
+from jaxvid.data.images import DecodedFrames, Video
 from jaxvid.data.pipeline import cut_fixed, resolve_views
 from jaxvid.data.sources import VideoFile
-from jaxvid.data.views import resize
 from jaxvid.evals.api import EvalContext
 from jaxvid.evals.features import eval_context, eval_views, fresh_state
 from jaxvid.interop import read_checkpoint
@@ -91,7 +90,7 @@ class Model:
                 f"{video.dtype} {video.shape}"
             )
         if video.ndim == 4:
-            return self._cut(Frames(video), views, clips, crops)
+            return self._cut(DecodedFrames("video", video), views, clips, crops)
         view = views["video"]
         expected = (view.frames, view.size, view.size, 3)
         if video.shape[1:] != expected:
@@ -108,25 +107,6 @@ class Model:
         view = views["video"]
         side = max(self.data.short_side or view.size, 0)
         return cut_fixed({view.source: video}, views, side, clips, crops)
-
-
-@dataclass(frozen=True)
-class Frames:
-    """Decoded frames uint8 (T, H, W, 3) that are read like a file."""
-
-    frames: np.ndarray
-
-    def num_frames(self) -> int:
-        return len(self.frames)
-
-    def read(self, frame_ids: np.ndarray, short_side: int) -> np.ndarray:
-        """Frames by number; a shorter side longer than ``short_side`` is shrunk to it."""
-        frames = self.frames[frame_ids]
-        height, width = frames.shape[1:3]
-        if not 0 < short_side < min(height, width):
-            return frames
-        scale = short_side / min(height, width)
-        return resize(frames, round(width * scale), round(height * scale))
 
 
 @partial(jax.jit, static_argnames="method")

@@ -5,7 +5,6 @@ import zlib
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import NamedTuple
 
 import numpy as np
 
@@ -28,7 +27,7 @@ from jaxvid.data.sampling import (
 from jaxvid.data.sources import Record
 from jaxvid.data.stages import Laps
 from jaxvid.data.text import Sentences
-from jaxvid.data.views import TEN_CROP_SHARE, apply_crop, fixed_crops, sample_crop, scale_crop
+from jaxvid.data.views import TEN_CROP_SHARE, Crop, apply_crop, fixed_crops, sample_crop, scale_crop
 
 # Batch entries for the consumer alone: numbers of unreadable clips, seconds by stage.
 BAD, SECONDS = "_bad", "_seconds"
@@ -93,6 +92,43 @@ class Maker:
 
 
 @dataclass
+class Cut:
+    """A clip being cut: frames ``ids`` (T,) of a view of a row; ``rng`` draws the crop.
+
+    Attributes:
+      clip: uint8 (T, size, size, 3), whole when every frame has been put.
+    """
+
+    row: int
+    name: str
+    view: View
+    ids: np.ndarray
+    rng: np.random.Generator
+    crop: Crop | None = None
+
+    def __post_init__(self):
+        self.clip = np.empty((len(self.ids), self.view.size, self.view.size, 3), np.uint8)
+        self._places: dict[int, list[int]] = {}
+        for place, number in enumerate(self.ids.tolist()):
+            self._places.setdefault(number, []).append(place)
+
+    def put(
+        self, number: int, image: np.ndarray, drawn_on: tuple[int, int], data: DataConfig
+    ) -> None:
+        """Cut frame ``number``; the crop is drawn on frames of a (width, height)."""
+        size = self.view.size
+        if self.crop is None:
+            crop = sample_crop(
+                self.view.crop, self.rng, *drawn_on, size, data.rrc_scale, data.rrc_ratio
+            )
+            self.crop = scale_crop(crop, drawn_on, (image.shape[1], image.shape[0]))
+        first, *others = self._places.get(number, [None])
+        if first is not None:
+            apply_crop(image[None], self.crop, size, out=self.clip[first : first + 1])
+            self.clip[others] = self.clip[first]
+
+
+@dataclass
 class TrainMaker(Maker):
     seed: int
     global_batch: int
@@ -146,29 +182,32 @@ class TrainMaker(Maker):
         """Decode once, cut every view of every row."""
         videos = open_videos(record, self.views)
         total = shared_length(videos)
-        jobs, numbers = [], {row: {} for row in rows}
+        cuts, numbers = [], {row: {} for row in rows}
         for row in rows:
             for name, view in self.views.items():
                 drawn = self._draw(name, view, total, step, row)
-                jobs += [(row, name, view, rng, plan.ids) for rng, plan in drawn]
+                cuts += [Cut(row, name, view, plan.ids, rng) for rng, plan in drawn]
                 if view.ids:
                     numbers[row][f"{name}_ids"] = [plan.ids for _, plan in drawn]
                 if view.plan in TARGETS:
                     numbers[row][f"{name}_target"] = [plan.targets for _, plan in drawn]
         laps("open")
-        frames = {}
+        drawn_on = None
         for source, video in videos.items():
-            wanted = [ids for _, _, view, _, ids in jobs if view.source == source]
-            frames[source] = read_once(video, wanted, self.short_side(8 / 7))
-        laps("decode")
+            mine = [cut for cut in cuts if cut.view.source == source]
+            wanted = np.concatenate([cut.ids for cut in mine])
+            # Every frame goes into its clips while the cache still has it.
+            for number, image in video.stream(wanted, self.short_side(8 / 7)):
+                laps("decode")
+                size = image.shape[1], image.shape[0]
+                # Crops are drawn on one modality and carried over, as stored sizes may differ.
+                drawn_on = drawn_on or size
+                for cut in mine:
+                    cut.put(number, image, drawn_on, self.data)
+                laps("crop")
         out = {row: {name: [] for name in self.views} for row in rows}
-        # Crops are drawn on one modality and carried over, as stored sizes may differ.
-        drawn_on = next(iter(frames.values())).size
-        for row, name, view, rng, ids in jobs:
-            scale, ratio = self.data.rrc_scale, self.data.rrc_ratio
-            crop = sample_crop(view.crop, rng, *drawn_on, view.size, scale, ratio)
-            crop = scale_crop(crop, drawn_on, frames[view.source].size)
-            out[row][name].append(apply_crop(frames[view.source](ids), crop, view.size))
+        for cut in cuts:
+            out[cut.row][cut.name].append(cut.clip)
         joined = {row: self._join(clips, numbers[row]) for row, clips in out.items()}
         laps("crop")
         return joined
@@ -274,15 +313,20 @@ def cut_fixed(
         else fixed_ids(v.plan, total, v.frames, v.stride, clips)
         for k, v in views.items()
     }
-    out = {}
+    out = {
+        k: np.empty((len(plan), max(crops, 1), *np.shape(plan)[1:], v.size, v.size, 3), np.uint8)
+        for (k, v), plan in zip(views.items(), plans.values())
+    }
     for source, video in videos.items():
-        mine = {k: plan for k, plan in plans.items() if views[k].source == source}
-        frames = read_once(video, list(mine.values()), short_side)
-        for name, plan in mine.items():
-            out[name] = np.concatenate(
-                [fixed_crops(frames(ids), views[name].size, crops) for ids in plan]
-            )
-    return out
+        mine = {k: np.asarray(plan) for k, plan in plans.items() if views[k].source == source}
+        wanted = np.concatenate([np.ravel(plan) for plan in mine.values()])
+        for number, image in video.stream(wanted, short_side):
+            for name, plan in mine.items():
+                clip, place = np.nonzero(plan == number)
+                if clip.size:
+                    cut = fixed_crops(image[None], views[name].size, crops)[:, 0]
+                    out[name][clip, :, place] = cut
+    return {k: clips.reshape(-1, *clips.shape[2:]) for k, clips in out.items()}
 
 
 def open_videos(record: Record, views: Mapping[str, View]) -> dict[str, Video]:
@@ -293,30 +337,6 @@ def open_videos(record: Record, views: Mapping[str, View]) -> dict[str, Video]:
 def shared_length(videos: Mapping[str, Video]) -> int:
     """Frames that all modalities have, so that one plan fits them: flow ends one frame early."""
     return min(video.num_frames() for video in videos.values())
-
-
-class Decoded(NamedTuple):
-    """The frames ``ids`` (n,), ascending, of one video: ``pixels`` uint8 (n, H, W, 3)."""
-
-    ids: np.ndarray
-    pixels: np.ndarray
-
-    def __call__(self, ids: np.ndarray) -> np.ndarray:
-        rows = np.searchsorted(self.ids, ids)
-        if np.array_equal(rows, np.arange(rows[0], rows[0] + len(rows))):
-            return self.pixels[rows[0] : rows[0] + len(rows)]  # without a copy
-        return self.pixels[rows]
-
-    @property
-    def size(self) -> tuple[int, int]:
-        """Width and height."""
-        return self.pixels.shape[2], self.pixels.shape[1]
-
-
-def read_once(video: Video, plans: Sequence[np.ndarray], short_side: int) -> Decoded:
-    """Every frame that ``plans`` name."""
-    wanted = np.unique(np.concatenate([np.ravel(ids) for ids in plans]))
-    return Decoded(wanted, video.read(wanted, short_side))
 
 
 def _view_of(key: str) -> str:

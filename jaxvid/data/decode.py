@@ -2,12 +2,13 @@
 
 Frame ``i`` of a file is the i-th frame that decoding from the start gives, whatever the container
 says about its length. Frames are found by their real presentation times, so variable frame rate,
-edit lists and B-frames need no care; decoding starts at the nearest key frame.
+edit lists and B-frames need no care; decoding starts at the nearest key frame. Files that
+pack_videos wrote are decoded without opening them as containers (:mod:`jaxvid.data.packets`).
 """
 
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from fractions import Fraction
 from itertools import pairwise
@@ -17,6 +18,7 @@ import numpy as np
 from av.video.reformatter import Interpolation, VideoReformatter
 
 from jaxvid.core.config import UserError
+from jaxvid.data.packets import Packets, describe, is_packed
 from jaxvid.data.remote import RemoteError, RemoteFile, is_url
 
 # Containers and codecs where every packet is one shown frame with a presentation time, so that
@@ -47,12 +49,14 @@ class VideoIndex:
       keys: int64 presentation times of the key frames, ascending; empty where seeking is useless.
       time_base: seconds per unit.
       timed: whether ``pts`` are real times.
+      packets: where the packets are, of a file that pack_videos wrote.
     """
 
     pts: np.ndarray
     keys: np.ndarray
     time_base: Fraction
     timed: bool
+    packets: Packets | None = None
 
     @property
     def num_frames(self) -> int:
@@ -123,7 +127,27 @@ def probe(path: str | os.PathLike, exact: bool = False) -> VideoIndex:
 def read_frames(
     path: str | os.PathLike, frame_ids, *, short_side: int = 0, index: VideoIndex | None = None
 ) -> np.ndarray:
-    """Frames by number, upright and in RGB.
+    """Frames by number, upright and in RGB: uint8 (T, H, W, 3).
+
+    Arguments and errors are those of :func:`stream_frames`.
+    """
+    return gather(frame_ids, stream_frames(path, frame_ids, short_side=short_side, index=index))
+
+
+def gather(frame_ids, frames: Iterable[tuple[int, np.ndarray]]) -> np.ndarray:
+    """Numbered images in the order of ``frame_ids`` (T,), as often as they stand there."""
+    frame_ids, out = np.asarray(frame_ids), None
+    for number, image in frames:
+        if out is None:
+            out = np.empty((len(frame_ids), *image.shape), image.dtype)
+        out[frame_ids == number] = image
+    return out
+
+
+def stream_frames(
+    path: str | os.PathLike, frame_ids, *, short_side: int = 0, index: VideoIndex | None = None
+) -> Iterator[tuple[int, np.ndarray]]:
+    """Frames by number, each as soon as it is decoded.
 
     Args:
       path: video file.
@@ -131,8 +155,8 @@ def read_frames(
       short_side: shrink frames whose shorter side is longer than this (pixels); 0 = keep.
       index: what :func:`probe` gave for this file, to spare the second look.
 
-    Returns:
-      uint8 (T, H, W, 3).
+    Yields:
+      Every number once, in the order of decoding, with its frame: upright RGB, uint8 (H, W, 3).
 
     Raises:
       VideoError: the file can't be read or a frame doesn't decode.
@@ -142,14 +166,20 @@ def read_frames(
     frame_ids = np.asarray(frame_ids, dtype=np.int64)
     if frame_ids.size == 0 or frame_ids.min() < 0 or frame_ids.max() >= index.num_frames:
         raise IndexError(f"{path}: frames {frame_ids} of {index.num_frames}")
-    clip = _Clip(frame_ids, _Converter(short_side))
-    if index.timed and len(index.keys):
-        _read_by_time(path, index, clip)
-    if clip.missing:
-        _read_in_order(path, clip)
-    if clip.missing:
-        raise VideoError(path, f"frame {min(clip.missing)} of {index.num_frames} doesn't decode")
-    return clip.frames
+    missing, convert = set(frame_ids.tolist()), _Converter(short_side)
+    readers = [_read_in_order]
+    if index.packets is not None:
+        readers.insert(0, _read_packets)
+    elif index.timed and len(index.keys):
+        readers.insert(0, _read_by_time)
+    for reader in readers:
+        # Readers see what is still missing, and stop when nothing is.
+        for number, frame in reader(path, index, missing):
+            missing.discard(number)
+            yield number, convert(frame)
+        if not missing:
+            return
+    raise VideoError(path, f"frame {min(missing)} of {index.num_frames} doesn't decode")
 
 
 def iterate_frames(
@@ -179,43 +209,35 @@ class _Converter:
             self.size = (max(1, round(frame.width * scale)), max(1, round(frame.height * scale)))
         rgb = self.scaler.reformat(
             frame, *self.size, "rgb24", interpolation=Interpolation.BILINEAR, threads=1
-        ).to_ndarray()
+        )
+        plane = rgb.planes[0]
+        # A view: rows are padded, and who wants the frame copies what it needs.
+        image = np.ndarray((rgb.height, rgb.width, 3), np.uint8, plane, 0, (plane.line_size, 3, 1))
         turns = round(frame.rotation / 90) % 4
-        return np.ascontiguousarray(np.rot90(rgb, turns)) if turns else rgb
+        return np.rot90(image, turns) if turns else image
 
 
-class _Clip:
-    """The wanted frames in one array; each goes there at once, while the cache still has it."""
-
-    def __init__(self, frame_ids: np.ndarray, convert: _Converter):
-        self.frame_ids, self.convert = frame_ids, convert
-        self.missing, self.frames = set(frame_ids.tolist()), None
-
-    def put(self, number: int, frame: av.VideoFrame) -> None:
-        """Frame ``number`` has been decoded."""
-        image = self.convert(frame)
-        if self.frames is None:
-            self.frames = np.empty((len(self.frame_ids), *image.shape), image.dtype)
-        for row in np.flatnonzero(self.frame_ids == number):
-            self.frames[row] = image
-        self.missing.discard(number)
+@contextmanager
+def _failures(path) -> Iterator[None]:
+    """Every failure inside becomes a VideoError."""
+    try:
+        yield
+    except (av.FFmpegError, OSError, EOFError, UnicodeDecodeError) as error:
+        raise VideoError(path, f"can't be decoded: {error}") from error
+    except RemoteError as error:
+        raise VideoError(path, str(error)) from error
 
 
 @contextmanager
 def _open(path) -> Iterator[tuple]:
     """Container and its video stream; every failure inside becomes a VideoError."""
-    try:
-        with av.open(open_file(path), metadata_errors="replace") as container:
-            videos = [s for s in container.streams.video if not s.disposition & _COVER]
-            if not videos:
-                raise VideoError(path, "has no video stream")
-            stream = videos[0]
-            stream.codec_context.thread_count = 1  # clips are decoded side by side instead
-            yield container, stream
-    except (av.FFmpegError, UnicodeDecodeError) as error:
-        raise VideoError(path, f"can't be decoded: {error}") from error
-    except RemoteError as error:
-        raise VideoError(path, str(error)) from error
+    with _failures(path), av.open(open_file(path), metadata_errors="replace") as container:
+        videos = [s for s in container.streams.video if not s.disposition & _COVER]
+        if not videos:
+            raise VideoError(path, "has no video stream")
+        stream = videos[0]
+        stream.codec_context.thread_count = 1  # clips are decoded side by side instead
+        yield container, stream
 
 
 def _index_from_packets(path, container, stream) -> VideoIndex | None:
@@ -223,11 +245,14 @@ def _index_from_packets(path, container, stream) -> VideoIndex | None:
     known = container.format.name.split(",")[0] in _INDEXED_FORMATS
     if not known or stream.codec_context.name not in _INDEXED_CODECS:
         return None
-    pts, keys, read = [], [], 0
+    pts, keys, places, read = [], [], [], 0
+    packed = is_packed(container.metadata)
     for packet in container.demux(stream):
         if packet.size == 0:
             continue
         read += 1
+        if packed:
+            places.append(describe(packet))
         if packet.is_discard:
             continue
         if packet.pts is None or packet.is_corrupt:
@@ -241,7 +266,8 @@ def _index_from_packets(path, container, stream) -> VideoIndex | None:
     if not pts or len(set(pts)) < len(pts) or keys[:1] != [min(pts)]:
         return None
     pts, keys = np.sort(np.array(pts, np.int64)), np.sort(np.array(keys, np.int64))
-    return VideoIndex(pts, keys, stream.time_base, True)
+    packets = Packets.from_rows(stream.codec_context.extradata, places) if packed else None
+    return VideoIndex(pts, keys, stream.time_base, True, packets)
 
 
 def _index_from_frames(path) -> VideoIndex:
@@ -262,9 +288,24 @@ def _index_from_frames(path) -> VideoIndex:
     return VideoIndex(np.array(pts, np.int64), np.array(keys, np.int64), time_base, True)
 
 
-def _read_by_time(path, index: VideoIndex, clip: _Clip) -> None:
-    """Wanted frames through seeks to key frames; some stay away where a seek lands too late."""
-    wanted = np.unique(clip.frame_ids)
+Frames = Iterator[tuple[int, av.VideoFrame]]
+
+
+def _read_packets(path, index: VideoIndex, missing: set[int]) -> Frames:
+    """Missing frames of a file whose packets are known."""
+    numbers = {int(index.pts[i]): i for i in missing}
+    file = open_file(path)
+    with _failures(path), nullcontext(file) if is_url(file) else open(file, "rb", 0) as opened:
+        for frame in index.packets.decode(opened, np.array(list(numbers))):
+            if numbers.get(frame.pts) in missing:
+                yield numbers[frame.pts], frame
+            if not missing:
+                return
+
+
+def _read_by_time(path, index: VideoIndex, missing: set[int]) -> Frames:
+    """Missing frames through seeks to key frames; some stay away where a seek lands too late."""
+    wanted = np.array(sorted(missing))
     groups = np.searchsorted(index.keys, index.pts[wanted], side="right") - 1
     # Neighbouring groups of pictures are decoded in one go, gaps are jumped.
     runs = np.split(np.arange(len(wanted)), np.flatnonzero(np.diff(groups) > 1) + 1)
@@ -273,36 +314,37 @@ def _read_by_time(path, index: VideoIndex, clip: _Clip) -> None:
             times = {int(index.pts[i]): int(i) for i in wanted[run]}
             group = groups[run[0]]
             start = int(index.keys[group] if group >= 0 else index.pts[0])
-            if not _read_run(container, stream, start, times, clip):
-                break
+            yield from _read_run(container, stream, start, times)
+            if not missing.isdisjoint(times.values()):
+                return
 
 
-def _read_run(container, stream, start: int, times: dict[int, int], clip: _Clip) -> bool:
-    """Decode from the key frame shown at ``start`` until all of ``times`` are in ``clip``."""
+def _read_run(container, stream, start: int, times: dict[int, int]) -> Frames:
+    """Decode from the key frame shown at ``start`` until all of ``times`` were met."""
     container.seek(start, stream=stream, backward=True)
     context, landed, missing = stream.codec_context, None, set(times)
     for packet in container.demux(stream):
         if landed is None and packet.size:
             landed = packet.pts
             if landed is None or landed > start or not packet.is_keyframe:
-                return False
+                return
         wanted = packet.pts is None or packet.pts in times
         context.skip_frame = "DEFAULT" if wanted else "NONREF"
         for frame in packet.decode():
             # In an open group, frames shown before the key frame lack their references.
             if frame.pts in missing and frame.pts >= landed:
-                clip.put(times[frame.pts], frame)
                 missing.discard(frame.pts)
+                yield times[frame.pts], frame
         if not missing:
-            return True
-    return False
+            return
 
 
-def _read_in_order(path, clip: _Clip) -> None:
-    """Wanted frames by counting from the start of the file."""
+def _read_in_order(path, index: VideoIndex, missing: set[int]) -> Frames:
+    """Missing frames by counting from the start of the file."""
+    del index
     with _open(path) as (container, stream):
         for i, frame in enumerate(container.decode(stream)):
-            if i in clip.missing:
-                clip.put(i, frame)
-                if not clip.missing:
-                    break
+            if i in missing:
+                yield i, frame
+                if not missing:
+                    return

@@ -2,6 +2,7 @@
 
 import os
 import re
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -10,24 +11,32 @@ from typing import Protocol
 import cv2
 import numpy as np
 
-from jaxvid.data.decode import VideoError
+from jaxvid.data.decode import VideoError, gather
 from jaxvid.data.views import resize
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
 
 
 class Video(Protocol):
-    """Frames by number; both methods raise :class:`VideoError` for damaged data."""
+    """Frames by number; all methods raise :class:`VideoError` for damaged data."""
 
     def num_frames(self) -> int: ...
 
-    def read(self, frame_ids: np.ndarray, short_side: int) -> np.ndarray:
-        """uint8 (T, H, W, 3); longer short sides are shrunk to ``short_side`` unless it is 0."""
+    def stream(self, frame_ids: np.ndarray, short_side: int) -> Iterator[tuple[int, np.ndarray]]:
+        """Every number of ``frame_ids`` once, in any order, with its frame: uint8 (H, W, 3).
+
+        Short sides longer than ``short_side`` are shrunk to it, unless it is 0. All frames are of
+        one size. They may be views: copy what is kept.
+        """
         ...
+
+    def read(self, frame_ids: np.ndarray, short_side: int) -> np.ndarray:
+        """The frames in the order of ``frame_ids`` (T,): uint8 (T, H, W, 3)."""
+        return gather(frame_ids, self.stream(frame_ids, short_side))
 
 
 @dataclass(frozen=True)
-class EncodedFrames:
+class EncodedFrames(Video):
     """JPEG or PNG bytes of every frame."""
 
     name: str
@@ -38,23 +47,12 @@ class EncodedFrames:
             raise VideoError(self.name, "has no frames")
         return len(self.images)
 
-    def read(self, frame_ids: np.ndarray, short_side: int) -> np.ndarray:
-        wanted, inverse = np.unique(frame_ids, return_inverse=True)
-        frames = [self._decode(i, self.images[i], short_side) for i in wanted]
-        if len({frame.shape for frame in frames}) > 1:
-            raise VideoError(self.name, "its frames differ in size")
-        return np.stack(frames)[inverse]
-
-    def _decode(self, i: int, data: bytes, short_side: int) -> np.ndarray:
-        coded = np.frombuffer(data, np.uint8)
-        image = cv2.imdecode(coded, cv2.IMREAD_COLOR_RGB) if coded.size else None
-        if image is None:
-            raise VideoError(self.name, f"frame {i} is not an image")
-        return _shrink(image[None], short_side)[0]
+    def stream(self, frame_ids: np.ndarray, short_side: int) -> Iterator[tuple[int, np.ndarray]]:
+        return _decode(self.name, ((i, self.images[i]) for i in np.unique(frame_ids)), short_side)
 
 
 @dataclass(frozen=True)
-class DecodedFrames:
+class DecodedFrames(Video):
     """Frames uint8 (T, H, W, 3) as they are."""
 
     name: str
@@ -65,12 +63,12 @@ class DecodedFrames:
             raise VideoError(self.name, "has no frames")
         return len(self.frames)
 
-    def read(self, frame_ids: np.ndarray, short_side: int) -> np.ndarray:
-        return _shrink(self.frames[np.asarray(frame_ids)], short_side)
+    def stream(self, frame_ids: np.ndarray, short_side: int) -> Iterator[tuple[int, np.ndarray]]:
+        return ((i, _shrink(self.frames[i], short_side)) for i in np.unique(frame_ids))
 
 
 @dataclass(frozen=True)
-class FrameFolder:
+class FrameFolder(Video):
     """A folder of images in the order of the numbers in their names.
 
     ``start`` and ``end`` count frames here: first frame, and one past the last.
@@ -83,12 +81,10 @@ class FrameFolder:
     def num_frames(self) -> int:
         return len(self.names())
 
-    def read(self, frame_ids: np.ndarray, short_side: int) -> np.ndarray:
-        files = self.names()
-        wanted, inverse = np.unique(frame_ids, return_inverse=True)
-        coded = tuple((Path(self.path) / files[i]).read_bytes() for i in wanted)
-        frames = EncodedFrames(self.path, coded).read(np.arange(len(coded)), short_side)
-        return frames[inverse]
+    def stream(self, frame_ids: np.ndarray, short_side: int) -> Iterator[tuple[int, np.ndarray]]:
+        files, folder = self.names(), Path(self.path)
+        coded = ((i, (folder / files[i]).read_bytes()) for i in np.unique(frame_ids))
+        return _decode(self.path, coded, short_side)
 
     def names(self) -> tuple[str, ...]:
         """File names of the frames in order."""
@@ -113,10 +109,27 @@ def _image_files(folder: str) -> tuple[str, ...]:
     )
 
 
-def _shrink(frames: np.ndarray, short_side: int) -> np.ndarray:
-    height, width = frames.shape[1:3]
+def _decode(
+    name: str, coded: Iterable[tuple[int, bytes]], short_side: int
+) -> Iterator[tuple[int, np.ndarray]]:
+    """Numbered JPEG or PNG bytes to frames of one size."""
+    shape = None
+    for i, data in coded:
+        numbers = np.frombuffer(data, np.uint8)
+        image = cv2.imdecode(numbers, cv2.IMREAD_COLOR_RGB) if numbers.size else None
+        if image is None:
+            raise VideoError(name, f"frame {i} is not an image")
+        image = _shrink(image, short_side)
+        shape = shape or image.shape
+        if image.shape != shape:
+            raise VideoError(name, "its frames differ in size")
+        yield i, image
+
+
+def _shrink(frame: np.ndarray, short_side: int) -> np.ndarray:
+    height, width = frame.shape[:2]
     short = min(height, width)
     if not 0 < short_side < short:
-        return frames
+        return frame
     scale = short_side / short
-    return resize(frames, max(1, round(width * scale)), max(1, round(height * scale)))
+    return resize(frame[None], max(1, round(width * scale)), max(1, round(height * scale)))[0]

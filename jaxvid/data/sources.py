@@ -2,7 +2,7 @@
 
 import os
 import zlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -14,7 +14,7 @@ from etils import epath
 from jaxvid.core.config import ConfigError, choose, suggest
 from jaxvid.core.types import View
 from jaxvid.data.config import DataConfig, cache_folder
-from jaxvid.data.decode import VideoError, VideoIndex, open_file, probe, read_frames
+from jaxvid.data.decode import VideoError, VideoIndex, open_file, probe, stream_frames
 from jaxvid.data.embedded import embedded_folder
 from jaxvid.data.images import DecodedFrames, EncodedFrames, FrameFolder, Video
 from jaxvid.data.manifest import Manifest, load_manifest, take_subset
@@ -61,7 +61,7 @@ def _index(file: str | RemoteFile) -> VideoIndex:
 
 
 @dataclass(frozen=True)
-class VideoFile:
+class VideoFile(Video):
     """A file or URL, or its seconds [start, end); a URL is for one thread."""
 
     path: str
@@ -72,10 +72,11 @@ class VideoFile:
         first, last = self._range()
         return last - first
 
-    def read(self, frame_ids: np.ndarray, short_side: int) -> np.ndarray:
+    def stream(self, frame_ids: np.ndarray, short_side: int) -> Iterator[tuple[int, np.ndarray]]:
         first, _ = self._range()
         ids = np.asarray(frame_ids) + first
-        return read_frames(self._file, ids, short_side=short_side, index=_index(self._file))
+        frames = stream_frames(self._file, ids, short_side=short_side, index=_index(self._file))
+        return ((number - first, frame) for number, frame in frames)
 
     @cached_property
     def _file(self) -> str | RemoteFile:

@@ -36,6 +36,7 @@ from etils import epath
 from jaxvid.core.config import ConfigError, UserError, check, choose
 from jaxvid.data.decode import VideoError, iterate_frames, probe
 from jaxvid.data.manifest import Manifest
+from jaxvid.data.packets import PACKED
 from jaxvid.data.remote import check_scheme, is_url
 from jaxvid.tools.run_items import import_beam
 from jaxvid.tools.video_files import (
@@ -111,6 +112,7 @@ def write_frames(
     count, last = 0, -1
     try:
         with av.open(str(temporary), "w", options={"movflags": "faststart"}) as container:
+            container.metadata.update(PACKED)
             stream = None
             for seconds, frame in frames:
                 if stream is None:

@@ -175,8 +175,8 @@ def test_repeat_cuts_different_views_of_one_decode(tiny, monkeypatch):
     data, reads = replace(tiny, repeat=4), []
     source = make_source(data, "train")
     kind = type(source[0].video)
-    read = kind.read
-    monkeypatch.setattr(kind, "read", lambda s, *a: reads.append(s.path) or read(s, *a))
+    stream = kind.stream
+    monkeypatch.setattr(kind, "stream", lambda s, *a: reads.append(s.path) or stream(s, *a))
     (batch,) = train(data, {"video": View()}, num_steps=1, global_batch=8)
     assert batch["index"].tolist() == [batch["index"][0]] * 4 + [batch["index"][4]] * 4
     # The loader may already be reading other videos, for the batch after this one.

@@ -17,6 +17,7 @@ from jaxvid.data.manifest import load_manifest
 from jaxvid.data.pipeline import describe, make_eval_batches, make_train_batches
 from jaxvid.data.remote import join, parent
 from jaxvid.data.sources import VideoFile
+from jaxvid.tools.pack_videos import write_frames
 from tests.data.videos import numbered_frames, write_video
 
 COUNT = 6
@@ -118,6 +119,15 @@ def test_a_small_file_is_one_request_for_index_and_frames(fetched, folder):
     assert video.num_frames() == 25
     np.testing.assert_array_equal(video.read(np.array([24, 3]), 0), read_frames(path, [24, 3]))
     assert fetched == [("new.mp4", 0, remote.BLOCK)]
+
+
+def test_a_packed_file_is_read_by_its_packets(fetched, folder):
+    frames = ((None, frame) for frame in numbered_frames(40))
+    write_frames(folder, folder / "packed.mp4", frames, 16, 20)
+    video = VideoFile("gs://bucket/packed.mp4")
+    expected = read_frames(folder / "packed.mp4", [24, 3])
+    np.testing.assert_array_equal(video.read(np.array([24, 3]), 0), expected)
+    assert probe("gs://bucket/packed.mp4").packets is not None
 
 
 def test_of_a_long_file_only_what_a_clip_needs_is_fetched(fetched, folder, monkeypatch):

@@ -18,39 +18,54 @@ VIEWS = {"video": View()}
 
 
 @pytest.mark.parametrize("repeat, decodes", [(1, 4), (2, 2)])
-def test_every_decode_has_a_lap_of_each_stage(tiny, monkeypatch, repeat, decodes):
+def test_every_frame_has_a_lap_of_decoding_and_of_cropping(tiny, monkeypatch, repeat, decodes):
     """With a clock that moves by a second whenever it is read."""
-    clock = itertools.count()
+    clock, seen = itertools.count(), []
     monkeypatch.setattr(stages, "time", SimpleNamespace(perf_counter=lambda: float(next(clock))))
     data = replace(tiny, threads=1, repeat=repeat)
     views = resolve_views(data, VIEWS)
-    maker = TrainMaker(make_source(data, "train"), data, views, 0, 4, (0, 1, 2, 3))
-    assert dict(zip(STAGES, maker(0)[SECONDS])) == dict(
-        open=decodes, decode=decodes, crop=decodes, stack=1
+    source = make_source(data, "train")
+    kind = type(source[0].video)
+    stream = kind.stream
+    monkeypatch.setattr(
+        kind, "stream", lambda *args: (seen.append(frame) or frame for frame in stream(*args))
     )
+    maker = TrainMaker(source, data, views, 0, 4, (0, 1, 2, 3))
+    # Clips of one decode are joined in its last lap.
+    assert dict(zip(STAGES, maker(0)[SECONDS])) == dict(
+        open=decodes, decode=len(seen), crop=len(seen) + decodes, stack=1
+    )
+    assert len(seen) >= decodes * tiny.frames
 
 
-def test_the_time_of_reading_is_that_of_decoding(tiny, monkeypatch):
-    """With a clock that only reading moves."""
+def test_time_is_told_apart_by_stage(tiny, monkeypatch):
+    """With a clock that only looking, reading and cutting move."""
     now = [0.0]
     monkeypatch.setattr(stages, "time", SimpleNamespace(perf_counter=lambda: now[0]))
     source = make_source(tiny, "train")
     kind = type(source[0].video)
-    read, count = kind.read, kind.num_frames
+    stream, count, cut = kind.stream, kind.num_frames, clips.apply_crop
 
-    def slow_read(self, *args):
-        now[0] += 3
-        return read(self, *args)
+    def slow_stream(self, *args):
+        for frame in stream(self, *args):
+            now[0] += 3
+            yield frame
+
+    def slow_cut(*args, **options):
+        now[0] += 0.25
+        return cut(*args, **options)
 
     def slow_count(self):
         now[0] += 0.5
         return count(self)
 
-    monkeypatch.setattr(kind, "read", slow_read)
+    monkeypatch.setattr(kind, "stream", slow_stream)
+    monkeypatch.setattr(clips, "apply_crop", slow_cut)
     monkeypatch.setattr(kind, "num_frames", slow_count)
     data = replace(tiny, threads=1)
     seconds = TrainMaker(source, data, resolve_views(data, VIEWS), 0, 4, (0, 1))(0)[SECONDS]
-    assert seconds.tolist() == [1.0, 6.0, 0.0, 0.0]
+    frames = 2 * tiny.frames
+    assert seconds.tolist() == [1.0, frames * 3, frames * 0.25, 0.0]
 
 
 @pytest.mark.parametrize("fields", [{"threads": 2}, {"threads": 2, "workers": 1}])

@@ -1,3 +1,4 @@
+import cv2
 import numpy as np
 import pytest
 
@@ -55,6 +56,21 @@ def test_shrinking_averages():
     frames = np.zeros((1, 8, 8, 3), np.uint8)
     frames[:, ::2] = 200
     assert (resize(frames, 4, 4) == 100).all()
+
+
+@pytest.mark.parametrize("source", [(256, 256), (256, 224), (240, 240), (448, 448), (256, 341)])
+def test_shrinking_is_the_area_mean_of_opencv(source):
+    frames = np.random.default_rng(0).integers(0, 256, (2, *source, 3), dtype=np.uint8)
+    expected = [cv2.resize(f, (224, 224), interpolation=cv2.INTER_AREA) for f in frames]
+    np.testing.assert_array_equal(resize(frames, 224, 224), expected)
+
+
+def test_crops_are_written_where_they_are_wanted():
+    frames = coordinates(40, 60)
+    for crop in (Crop(3, 5, 16, 16), Crop(3, 5, 20, 30, flip=True), Crop(0, 0, 8, 8)):
+        out = np.zeros((len(frames), 16, 16, 3), np.uint8)
+        assert apply_crop(frames, crop, 16, out=out) is out
+        np.testing.assert_array_equal(out, apply_crop(frames, crop, 16))
 
 
 def test_stretched_crop_is_a_square_of_a_forced_frame():

@@ -1,0 +1,92 @@
+"""Packets of files that pack_videos wrote, read from their places in the file.
+
+Opening a container and probing its stream takes longer than two frames of a packed file take to
+decode, so where the packets are is looked up once per file, and the decoder gets only those that
+a clip needs. What other files may have is known to be absent here: edit lists, turned frames,
+groups of pictures that refer to one another.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import BinaryIO
+
+import av
+import numpy as np
+
+from jaxvid.data.remote import RemoteFile
+
+PACKED = {"comment": "packed by jaxvid"}  # metadata of the container
+_PREFIX = 4  # bytes before a NAL unit that give its length, as x264 writes them into mp4
+_SLICES = range(1, 6)  # types of NAL units with pictures
+
+
+def is_packed(metadata: Mapping[str, str]) -> bool:
+    """Whether a container with this metadata comes from pack_videos."""
+    return PACKED.items() <= metadata.items()
+
+
+@dataclass(frozen=True)
+class Packets:
+    """Where the packets of an H.264 file are, in decoding order.
+
+    Attributes:
+      setup: what the decoder is told first.
+      pts: int64 (n,) presentation times.
+      offsets, sizes: int64 and int32 (n,) places in the file, bytes.
+      keys: int64 (g,) the packets that start a closed group of pictures, by number.
+      referred: bool (n,) whether others need the picture.
+    """
+
+    setup: bytes
+    pts: np.ndarray
+    offsets: np.ndarray
+    sizes: np.ndarray
+    keys: np.ndarray
+    referred: np.ndarray
+
+    @classmethod
+    def from_rows(cls, setup: bytes, rows: list[tuple]) -> "Packets":
+        """The :func:`describe` of all packets of a file, as they were read."""
+        pts, offsets, sizes, keys, referred = map(np.array, zip(*rows))
+        return cls(setup, pts, offsets, sizes.astype(np.int32), np.flatnonzero(keys), referred)
+
+    def needed(self, times: np.ndarray) -> np.ndarray:
+        """Numbers of the packets that give the frames at ``times``, ascending."""
+        order = np.argsort(self.pts)
+        wanted = np.sort(order[np.searchsorted(self.pts, times, sorter=order)])
+        group = np.searchsorted(self.keys, wanted, side="right") - 1
+        # The last packet wanted of every group that has one.
+        ends = np.flatnonzero(np.diff(group, append=-1))
+        spans = [np.arange(self.keys[group[i]], wanted[i]) for i in ends]
+        before = np.concatenate(spans)
+        return np.union1d(before[self.referred[before]], wanted)
+
+    def decode(self, file: BinaryIO | RemoteFile, times: np.ndarray) -> Iterator[av.VideoFrame]:
+        """The frames at ``times``, and some that they refer to.
+
+        Raises:
+          EOFError: the file ends before a packet does.
+          av.FFmpegError: damage.
+        """
+        decoder = av.CodecContext.create("h264", "r")
+        decoder.extradata, decoder.thread_count = self.setup, 1
+        needed = self.needed(times)
+        columns = (column[needed].tolist() for column in (self.offsets, self.sizes, self.pts))
+        for offset, size, pts in zip(*columns):
+            file.seek(offset)
+            data = file.read(size)
+            if len(data) < size:
+                raise EOFError(f"ends before byte {offset + size}")
+            packet = av.Packet(data)
+            packet.pts = pts
+            yield from decoder.decode(packet)
+        yield from decoder.decode(None)
+
+
+def describe(packet: av.Packet) -> tuple[int, int, int, bool, bool]:
+    """Time, place, bytes, whether a group starts here, whether others may refer to the picture."""
+    data, place = memoryview(packet), 0
+    while data[place + _PREFIX] & 31 not in _SLICES:
+        place += _PREFIX + int.from_bytes(data[place : place + _PREFIX])
+    referred = bool(data[place + _PREFIX] >> 5 & 3)  # nal_ref_idc of the first slice
+    return packet.pts, packet.pos, packet.size, packet.is_keyframe, referred

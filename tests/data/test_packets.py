@@ -1,0 +1,61 @@
+import av
+import numpy as np
+import pytest
+
+from jaxvid.data import decode
+from jaxvid.data.decode import VideoError, probe, read_frames, stream_frames
+from jaxvid.tools.pack_videos import write_frames
+from tests.data.videos import numbered_frames, sequential, write_video
+
+
+@pytest.fixture(scope="module", params=["libx264", "libx264rgb"])
+def packed(request, tmp_path_factory):
+    """60 frames in groups of 16; the second encoder stores flow."""
+    path = tmp_path_factory.mktemp("packed") / "a.mp4"
+    frames = ((None, frame) for frame in numbered_frames(60, 64, 48))
+    pixels = "yuv420p" if request.param == "libx264" else "rgb24"
+    write_frames(path, path, frames, 16, 20, request.param, pixels)
+    return path
+
+
+def test_frames_equal_sequential_decode(packed, monkeypatch):
+    whole, index = np.stack(sequential(packed)), probe(packed)
+    monkeypatch.setattr(decode, "_open", None)  # the container stays closed
+    rng = np.random.default_rng(0)
+    some = [rng.integers(0, 60, 8) for _ in range(20)]
+    for ids in ([0], [59], [14, 15, 16], [40, 2, 58, 40], range(60), range(3, 60, 4), *some):
+        np.testing.assert_array_equal(read_frames(packed, ids, index=index), whole[list(ids)])
+        numbers = [number for number, _ in stream_frames(packed, ids, index=index)]
+        assert sorted(numbers) == sorted(set(ids))
+
+
+def test_only_what_is_needed_is_decoded(packed):
+    """Of a group of 16 shown in order, 0, 8 and 15 are referred to, and 15 comes before 9 to 14."""
+    index = probe(packed)
+    number = {time: i for i, time in enumerate(index.pts.tolist())}
+
+    def needed(*ids):
+        packets = index.packets
+        return sorted(number[t] for t in packets.pts[packets.needed(index.pts[list(ids)])].tolist())
+
+    assert needed(0) == [0]
+    assert needed(8) == [0, 8]
+    assert needed(3) == [0, 3, 8]
+    assert needed(10) == [0, 8, 10, 15]
+    assert needed(40, 3) == [0, 3, 8, 32, 40]
+    assert index.packets.keys.tolist() == [0, 16, 32, 48]
+
+
+def test_a_file_cut_short_since_is_an_error(packed, tmp_path):
+    index, copy = probe(packed), tmp_path / "short.mp4"
+    copy.write_bytes(packed.read_bytes()[: int(index.packets.offsets[40])])
+    assert read_frames(copy, [20], index=index).shape == (1, 48, 64, 3)
+    with pytest.raises(VideoError, match=r"short.mp4: can't be decoded: ends before byte"):
+        read_frames(copy, [59], index=index)
+
+
+def test_files_of_others_are_opened_as_containers(tmp_path):
+    path = write_video(tmp_path / "a.mp4", numbered_frames(20))
+    assert probe(path).packets is None
+    with av.open(str(path)) as container:
+        assert container.metadata.get("comment") is None
