@@ -8,6 +8,8 @@ import sys
 import numpy as np
 from jax import export
 
+if len(sys.argv) != 4:
+    sys.exit(__doc__)
 encoder_file, clips_file, out_file = sys.argv[1:]
 with open(encoder_file, "rb") as file:
     encoder = export.deserialize(bytearray(file.read()))

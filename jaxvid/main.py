@@ -1,4 +1,4 @@
-"""Pretrain, fine-tune, evaluate or plan: ``python -m jaxvid.main --config=... --workdir=...``."""
+"""Pretrain, fine-tune, evaluate, plan: ``python -m jaxvid.main --config=... --workdir=...``."""
 
 import os
 import re
@@ -22,7 +22,13 @@ _WORKDIR = flags.DEFINE_string(
     None,
     "Folder, or gs://bucket/folder, for everything that the run writes; all processes see it.",
 )
-_MODE = flags.DEFINE_enum("mode", "train", ["train", "eval", "plan"], "What to do.")
+_MODE = flags.DEFINE_enum(
+    "mode",
+    "train",
+    ["train", "eval", "plan", "check"],
+    "What to do; plan: compile a step and say what it needs; check: print the banner, or what is "
+    "wrong with config, data or devices, and leave.",
+)
 _TOPOLOGY = flags.DEFINE_string("topology", None, "mode=plan: a TPU topology such as v5e:16x16.")
 _CACHE = flags.DEFINE_string(
     "compilation_cache",
@@ -129,12 +135,14 @@ def main(argv: list[str]) -> int:
     with error_exit():
         start_jax(_CACHE.value, _DISTRIBUTED.value, _PLATFORM_DEVICES.value)
         # Imported late: the set-up above must come before anything that touches devices.
-        from jaxvid.train import train_or_stop
+        from jaxvid.train import print_check, train_or_stop
 
         if _MODE.value == "plan":
             from jaxvid.core.plan import print_plan
 
             print_plan(_CONFIG.value, _TOPOLOGY.value)
+        elif _MODE.value == "check":
+            print_check(_CONFIG.value)
         elif _MODE.value == "eval":
             from jaxvid.evaluate import evaluate_config
 

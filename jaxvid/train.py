@@ -67,11 +67,7 @@ def train_or_stop(
     config, workdir: str | Path, *, quiet: bool = False, devices=None
 ) -> tuple[TrainState, bool]:
     """As :func:`train`; also returns whether it is done, not stopped by a signal."""
-    run = Run(config, devices)
-    evaluators = check_evals(run.config.evals, run.method, run.config.ema > 0, run.data)
-    if draws(run):
-        # The pictures' clips; an error now, not at the end.
-        describe(run.data, run.data.eval_split, run.views)
+    run, evaluators = prepare(config, devices)
     total, lead = run.info.total_steps, jax.process_index() == 0
     place = open_workdir(workdir)
     workdir = place.files
@@ -115,6 +111,26 @@ def train_or_stop(
         place.push()
         terminal.print(f"done after {int(state.step)} steps; report: {page}")
     return state, finished
+
+
+def prepare(config, devices=None) -> tuple[Run, Mapping]:
+    """The run that ``config`` describes and its evaluators; what can't work is an error here.
+
+    Raises:
+      ConfigError: of config, data or devices.
+    """
+    run = Run(config, devices)
+    evaluators = check_evals(run.config.evals, run.method, run.config.ema > 0, run.data)
+    if draws(run):
+        # The pictures' clips; an error now, not at the end.
+        describe(run.data, run.data.eval_split, run.views)
+    return run, evaluators
+
+
+def print_check(config) -> None:
+    """Print the banner of the run that would start; nothing is written, no weights are read."""
+    run, _ = prepare(config)
+    print(banner.make_banner(run, banner.step_flops(run), "none: checking only", []))
 
 
 def loop(

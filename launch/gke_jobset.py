@@ -64,6 +64,8 @@ def make_jobset(
         )
     if slices < 1:
         raise ValueError(f"--slices={slices}: at least 1 is needed")
+    if "://" not in workdir and not workdir.startswith("/"):
+        raise ValueError(f"--workdir={workdir}: gs://... or an absolute path, as every host has it")
     for flag in flags:
         if not flag.startswith("--") or flag.startswith(("--distributed", "--workdir")):
             raise ValueError(f"flag {flag!r}: expected --config.field=value and the like")

@@ -5,7 +5,8 @@
 # checkpoint. Ctrl-C leaves the run alone; the same command follows it again. The pod stays, and costs,
 # until "gcloud compute tpus tpu-vm delete NAME --zone=ZONE".
 # Usage: bash launch/tpu_pod.sh [--dry-run] NAME ZONE CONFIG --workdir=FOLDER [FLAGS of jaxvid.main]
-#   --dry-run      print the commands for a pod that isn't there yet, and leave
+#   --dry-run      print the commands for a pod that isn't there yet, and leave; what may be wrong with
+#                  CONFIG, FLAGS and data says python -m jaxvid.main --mode=check, with the same flags
 #   FOLDER         gs://bucket/folder, or a mount that every host has (see SETUP)
 # Environment: ACCELERATOR=v5litepod-16  RUNTIME=v2-alpha-tpuv5-lite  SPOT=1 (0 = on demand)
 #   PROJECT=that of gcloud  SETUP="command run on every host before installing"  WAIT=60 (seconds)
@@ -23,6 +24,7 @@ for name in NAME ZONE CONFIG; do
 done
 [ -f "${CONFIG%%:*}" ] || fail "CONFIG: no file ${CONFIG%%:*}"
 [[ " $* " == *" --workdir="[!\ ]* ]] || fail "--workdir=FOLDER is missing: a folder that every host of the pod sees"
+[[ " $* " =~ " --workdir="(/|[a-z0-9]+://) ]] || fail "--workdir: gs://... or an absolute path, as every host has it"
 [[ " $* " != *" --distributed"* ]] || fail "--distributed is set by this script"
 flags=("--config=$CONFIG" --distributed=auto --stopped_status=75 "$@")
 

@@ -15,7 +15,7 @@ from jaxvid.core.run import Run
 from jaxvid.core.types import View
 from jaxvid.core.writers import read_json_lines
 from jaxvid.methods.masked import VideoMAE
-from jaxvid.train import NonFiniteError, train
+from jaxvid.train import NonFiniteError, print_check, train
 from tests.runs import assert_close, final, smoke
 
 CONFIG = "videomae_ssv2"
@@ -38,6 +38,17 @@ def interrupted(reference, workdir):
     shutil.copytree(reference, workdir)
     shutil.rmtree(workdir / "checkpoints" / "8")
     return workdir
+
+
+def test_a_check_prints_the_banner_or_what_is_wrong(tmp_path, monkeypatch, capsys):
+    config = smoke(CONFIG)
+    monkeypatch.chdir(tmp_path)
+    print_check(config)
+    shown = capsys.readouterr().out
+    assert "none: checking only" in shown and "FLOPs/step" in shown
+    assert not list(tmp_path.iterdir())
+    with pytest.raises(ConfigError, match="manifest is empty"):
+        print_check(smoke(CONFIG, data__source="video"))
 
 
 def test_what_a_run_writes(reference):

@@ -8,6 +8,7 @@ and batches, and looks for the largest batch that fits.
 import os
 from collections import Counter
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 
 import jax
 
@@ -91,8 +92,9 @@ def topology_devices(name: str) -> list[jax.Device]:
         found = topologies.get_topology_desc(platform="tpu", topology_name=one, **fields)
         return list(found.devices)
     except (RuntimeError, ValueError, NotImplementedError) as error:
+        missing = "" if find_spec("libtpu") else "install jaxvid[tpu]; "
         raise ConfigError(
-            f"--topology={name}: {str(error).splitlines()[0]} (install jaxvid[tpu]; "
+            f"--topology={name}: {str(error).splitlines()[0]} ({missing}"
             "names look like v5e:4x4, v6e:16x16, v5p:4x4x4, 2*v5e:16x16)"
         ) from error
 

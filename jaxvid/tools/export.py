@@ -103,8 +103,11 @@ def main(argv: Sequence[str] | None = None) -> None:
         if args.format == "stablehlo":
             exported = export_encoder(model, tokens=args.tokens)
             Path(args.out).write_bytes(exported.serialize())
+            view = resolve_views(model.data, eval_views(model.method))["video"]
             print(f"{args.out}: {exported.in_avals[0].str_short()} -> pooled"
-                  f"{', tokens' if args.tokens else ''}; for {', '.join(PLATFORMS)}")  # fmt: skip
+                  f"{', tokens' if args.tokens else ''}; for {', '.join(PLATFORMS)}\n"
+                  f"clips: RGB, every {view.stride}. frame of the video, its short side shrunk to "
+                  f"{view.size} pixels, cut to a square")  # fmt: skip
             return
         arrays, left = torch_state(model, args.family)
         save_file(

@@ -20,11 +20,13 @@ started again: what is there already is kept. Files that don't decode are left o
 import argparse
 import json
 import os
+import signal
 import sys
 import time
 import zlib
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
+from difflib import get_close_matches
 from fractions import Fraction
 from functools import partial
 from pathlib import Path
@@ -50,6 +52,7 @@ from jaxvid.tools.video_files import (
 )
 
 _BUCKETS = ("gs://", "s3://")  # that can be written to
+_ONLY = {"mp4": ("gop", "crf"), "array_record": ("quality", "shard", "train_split")}
 _CLOCK = 90_000  # ticks per second of the packed files
 
 
@@ -157,6 +160,13 @@ def parse(argv: list[str] | None) -> tuple[argparse.Namespace, list[str]]:
     args, others = parser.parse_known_args(argv)
     if others and not args.runner:
         parser.error(f"unrecognized arguments: {' '.join(others)}")
+    for other in others:  # Beam ignores flags that nobody knows
+        name = other.partition("=")[0]
+        if near := get_close_matches(name, [f"--{own}" for own in vars(args)], 1, 0.8):
+            parser.error(f"{name}: did you mean {near[0]}?")
+    for name in (n for kind, names in _ONLY.items() if kind != args.format for n in names):
+        if getattr(args, name) != parser.get_default(name):
+            parser.error(f"--{name} means nothing for --format={args.format}")
     return args, [f"--runner={args.runner}", *others] if args.runner else []
 
 
@@ -247,4 +257,6 @@ def _pack_shards(
 
 
 if __name__ == "__main__":
+    # As at Ctrl-C: files that have been begun are made whole, no other is.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     sys.exit(main())

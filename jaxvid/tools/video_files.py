@@ -11,6 +11,8 @@ from functools import partial
 from pathlib import Path
 
 from etils import epath
+from rich.console import Console
+from rich.progress import track
 
 from jaxvid.core.config import ConfigError
 from jaxvid.data.decode import VideoError
@@ -97,7 +99,9 @@ def make_files(
     """
     targets = [out / name for name in names.values()]
     errors = pool.map(partial(_make_file, make), [folder / path for path in names], targets)
-    return dict(zip(names, errors))
+    console = Console(stderr=True)
+    shown = track(errors, "videos", len(names), console=console, disable=not console.is_terminal)
+    return dict(zip(names, shown))
 
 
 def _make_file(make: Callable[[Path, Path], int], source: Path, target: Path) -> str:

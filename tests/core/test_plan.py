@@ -7,6 +7,7 @@ import jax
 import numpy as np
 import pytest
 
+from jaxvid.core import plan as planning
 from jaxvid.core.config import ConfigError
 from jaxvid.core.plan import (
     Plan,
@@ -93,9 +94,14 @@ def test_a_kernel_that_does_not_fit_is_not_a_batch_that_does_not(monkeypatch, me
 
 
 @pytest.mark.parametrize("name", ["v99:1x1", "0*v5e:2x2", "two*v5e:2x2"])
-def test_unknown_topology(name):
+def test_unknown_topology(name, monkeypatch):
     with pytest.raises(ConfigError, match=re.escape(f"--topology={name}: ")):
         topology_devices(name)
+    for found in (True, False):
+        monkeypatch.setattr(planning, "find_spec", lambda name, found=found: found)
+        with pytest.raises(ConfigError) as caught:
+            topology_devices(name)
+        assert ("install jaxvid[tpu]" in str(caught.value)) != found
 
 
 @pytest.mark.slow

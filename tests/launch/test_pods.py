@@ -83,12 +83,17 @@ def test_syntax(name):
         ("tpu_pod.sh", ["pod", "zone", "configs/no.py:L", "--workdir=w"], "no file configs/no.py"),
         ("tpu_pod.sh", ["pod", "zone", CONFIG], "--workdir=FOLDER is missing"),
         ("tpu_pod.sh", ["pod", "zone", CONFIG, "--workdir="], "--workdir=FOLDER is missing"),
-        ("tpu_pod.sh", ["pod", "zone", CONFIG, "--workdir=w", "--distributed=auto"], "set by this"),
+        (
+            "tpu_pod.sh",
+            ["pod", "zone", CONFIG, "--workdir=/w", "--distributed=auto"],
+            "set by this",
+        ),
         (
             "tpu_pod.sh",
             ["pod", "zone", CONFIG, "--workdir=w", "--dry-run"],
             "--dry-run comes first",
         ),
+        ("tpu_pod.sh", ["pod", "zone", CONFIG, "--workdir=runs/w"], "or an absolute path"),
         ("slurm.sbatch", [], "CONFIG is missing"),
         ("slurm.sbatch", ["configs/no.py", "--workdir=w"], "no file configs/no.py"),
         ("slurm.sbatch", [CONFIG], "--workdir=FOLDER is missing"),
@@ -142,7 +147,7 @@ def pod(fake, tmp_path, states, statuses):
     (tmp_path / "states").write_text("\n".join(states) + "\n")
     (tmp_path / "statuses").write_text("\n".join(statuses) + "\n")
     fake("tar", "exit 0"), fake("rm", "exit 0")
-    found = bash("launch/tpu_pod.sh", "pod", "zone", CONFIG, "--workdir=w", env=env)
+    found = bash("launch/tpu_pod.sh", "pod", "zone", CONFIG, "--workdir=/w", env=env)
     words = ("create", "delete", "tpu_host.sh start", "follow")
     calls = (tmp_path / "calls").read_text().splitlines()
     return found, [w.split()[-1] for call in calls for w in words if w in call]
@@ -350,12 +355,16 @@ def test_jobset_on_demand():
     [
         ([], "the following arguments are required: NAME, CONFIG, --image, --workdir"),
         (["My_run", "c", "--image=i", "--workdir=w"], "NAME 'My_run'"),
-        (["a", "c", "--image=i", "--workdir=w", "--topology=4"], "expected 4x4"),
-        (["a", "c", "--image=i", "--workdir=w", "--topology=2x3"], "6 chips, no multiple of"),
-        (["a", "c", "--image=i", "--workdir=w", "--slices=0"], "--slices=0: at least 1"),
-        (["a", "c", "--image=i", "--workdir=w", "--", "seed=1"], "flag 'seed=1'"),
-        (["a", "c", "--image=i", "--workdir=w", "--", "--distributed=x"], "flag '--distributed=x'"),
-        (["a", "c", "--image=i", "--workdir=w", "--config.seed=1"], "unrecognized arguments"),
+        (["a", "c", "--image=i", "--workdir=/w", "--topology=4"], "expected 4x4"),
+        (["a", "c", "--image=i", "--workdir=/w", "--topology=2x3"], "6 chips, no multiple of"),
+        (["a", "c", "--image=i", "--workdir=/w", "--slices=0"], "--slices=0: at least 1"),
+        (["a", "c", "--image=i", "--workdir=/w", "--", "seed=1"], "flag 'seed=1'"),
+        (
+            ["a", "c", "--image=i", "--workdir=/w", "--", "--distributed=x"],
+            "flag '--distributed=x'",
+        ),
+        (["a", "c", "--image=i", "--workdir=/w", "--config.seed=1"], "unrecognized arguments"),
+        (["a", "c", "--image=i", "--workdir=runs/w"], "--workdir=runs/w: gs://... or an absolute"),
     ],
 )
 def test_jobset_errors(args, message, capsys):
@@ -366,7 +375,7 @@ def test_jobset_errors(args, message, capsys):
 
 
 def test_jobset_command_line(capsys):
-    main(["a", CONFIG, "--image=i", "--workdir=w", "--on_demand", "--", SPACES])
+    main(["a", CONFIG, "--image=i", "--workdir=/w", "--on_demand", "--", SPACES])
     assert capsys.readouterr().out == make_jobset(
-        "a", CONFIG, [SPACES], image="i", workdir="w", spot=False
+        "a", CONFIG, [SPACES], image="i", workdir="/w", spot=False
     )

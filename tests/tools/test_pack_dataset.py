@@ -314,6 +314,14 @@ def test_wrong_flags(videos, tmp_path, monkeypatch, capsys):
     with pytest.raises(SystemExit):
         pack(manifest, out, "--direct_num_workers=2")
     assert "unrecognized arguments: --direct_num_workers=2" in capsys.readouterr().err
+    for wrong, message in (
+        ((*BEAM, "--qualty=80"), "--qualty: did you mean --quality?"),
+        (("--gop=8",), "--gop means nothing for --format=array_record"),
+        (("--format=mp4", "--shard=8"), "--shard means nothing for --format=mp4"),
+    ):
+        with pytest.raises(SystemExit):
+            pack(manifest, out, *wrong)
+        assert message in capsys.readouterr().err
     assert pack(manifest, tmp_path / "other", "--runner=DirectRuner") == 2
     assert "Beam refuses --runner=DirectRuner: Unexpected pipeline" in capsys.readouterr().err
     monkeypatch.setitem(sys.modules, "apache_beam", None)

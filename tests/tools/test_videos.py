@@ -1,6 +1,9 @@
 """check_data and pack_videos on a handful of generated files."""
 
 import re
+import subprocess
+import sys
+import time
 
 import av
 import numpy as np
@@ -104,6 +107,22 @@ def test_packing_keeps_times(folder, start):
     np.testing.assert_allclose(
         np.diff(new.pts) * float(new.time_base), np.diff(old.pts) * float(old.time_base), atol=1e-4
     )
+
+
+def test_a_termination_leaves_whole_files_only(tmp_path):
+    for i in range(30):
+        write_video(tmp_path / f"{i}.mp4", numbered_frames(60, 98, 66))
+    (tmp_path / "m.csv").write_text("path\n" + "".join(f"{i}.mp4\n" for i in range(30)))
+    command = [sys.executable, "-m", "jaxvid.tools.pack_videos", f"--manifest={tmp_path}/m.csv"]
+    job = subprocess.Popen([*command, f"--out={tmp_path}/out", "--jobs=1"])
+    videos = tmp_path / "out" / "videos"
+    while not list(videos.glob("[0-9]*.mp4")):
+        time.sleep(0.02)
+    job.terminate()
+    assert job.wait(60) == 143
+    files = list(videos.iterdir())
+    assert 0 < len(files) < 30
+    assert all(probe(file).num_frames == 60 and file.name[0] != "." for file in files)
 
 
 def test_few_frames_of_a_packed_file_are_referred_to(tmp_path):
