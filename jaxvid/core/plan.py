@@ -9,18 +9,22 @@ import os
 from collections import Counter
 from dataclasses import dataclass, field
 from importlib.util import find_spec
+from typing import Any
 
 import jax
+from ml_collections import ConfigDict
 
 from jaxvid.core import banner
 from jaxvid.core.collectives import find_collectives
-from jaxvid.core.config import ConfigError
+from jaxvid.core.config import ConfigError, check
 from jaxvid.core.hardware import chip_of
 from jaxvid.core.run import Run
 from jaxvid.core.traffic import by_module, find_traffic
 from jaxvid.core.trees import num_bytes
 from jaxvid.core.writers import human
+from jaxvid.data.pipeline import SplitInfo
 
+_ASSUMED = SplitInfo(1_000_000, class_names=(), has_labels=True)
 _NO_TPU = {
     "TPU_SKIP_MDS_QUERY": "1",
     "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",
@@ -97,6 +101,32 @@ def topology_devices(name: str) -> list[jax.Device]:
             f"--topology={name}: {str(error).splitlines()[0]} ({missing}"
             "names look like v5e:4x4, v6e:16x16, v5p:4x4x4, 2*v5e:16x16)"
         ) from error
+
+
+class _WithoutVideos(Run):
+    """A run whose videos nobody has: only its length depends on their number."""
+
+    training_data = _ASSUMED
+
+    def _with_classes(self) -> dict[str, Any]:
+        group = dict(self.config.method)
+        rule = "above 0 to plan without config.data.manifest"
+        check(group.get("num_classes", 1) > 0, "config.method.num_classes", 0, rule)
+        return group
+
+
+def planned_run(config: ConfigDict, topology: str | None = None) -> Run:
+    """The run to plan, on a TPU topology or the devices at hand; it needs no videos.
+
+    Raises:
+      ConfigError: of the config, or as :func:`topology_devices`.
+    """
+    devices, data = topology_devices(topology) if topology else None, config.data
+    if data.source == "embedded" or data.manifest or data.mixture:
+        return Run(config, devices)
+    config = config.copy_and_resolve_references()
+    config.data.manifest = f"(no manifest: {_ASSUMED.num_examples:,} clips assumed)"
+    return _WithoutVideos(config, devices)
 
 
 def make_plan(run: Run) -> Plan:
@@ -194,7 +224,7 @@ def faster(run: Run) -> list[str]:
 
 def print_plan(config, topology: str | None = None) -> None:
     """Print :func:`make_plan` under the run's banner."""
-    run = Run(config, topology_devices(topology) if topology else None)
+    run = planned_run(config, topology)
     plan = make_plan(run)
     print(banner.make_banner(run, plan.flops * run.mesh.size, "none: planning only", []))
     rows = {"devices": plan.devices, "state/device": human(plan.state, "B", 1024)}

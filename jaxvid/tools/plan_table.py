@@ -19,7 +19,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from jaxvid.core.config import ConfigError, UserError
-from jaxvid.core.plan import Plan, make_plan, topology_devices
+from jaxvid.core.plan import Plan, make_plan, planned_run
 from jaxvid.core.run import Run
 from jaxvid.core.writers import human
 from jaxvid.main import error_exit
@@ -98,7 +98,7 @@ class Planner:
         """The run that is planned."""
         settings = (*self._settings, *([f"batch_size={batch}"] if batch else []))
         changed = change(read_config(config), settings)
-        return Run(changed, topology_devices(topology) if topology else None)
+        return planned_run(changed, topology)
 
     def __call__(self, config: str, topology: str, batch: int) -> Plan:
         """Plan of one config on one machine; ``batch`` 0 is the config's own."""

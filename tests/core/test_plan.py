@@ -14,6 +14,7 @@ from jaxvid.core.plan import (
     faster,
     make_plan,
     num_bytes_per_device,
+    planned_run,
     print_plan,
     suggestions,
     topology_devices,
@@ -36,6 +37,22 @@ def test_accounts_of_a_sharded_step(capsys):
     shown = capsys.readouterr().out
     assert "8 x cpu" in shown
     assert "all-reduce" in shown
+
+
+def test_a_plan_needs_no_videos(capsys):
+    config = smoke("videomae_ssv2", mesh__data=1, optim__default__warmup_epochs=0)
+    expected = make_plan(planned_run(config))
+    config.data.source = "video"
+    print_plan(config)
+    assert "video (no manifest: 1,000,000 clips assumed)" in capsys.readouterr().out
+    assert config.data.manifest == ""
+    found = make_plan(planned_run(config))
+    assert (found.flops, found.state, found.needed) == (
+        expected.flops, expected.state, expected.needed
+    )  # fmt: skip
+    probe = smoke("finetune_ssv2", method__num_classes=0, data__source="video")
+    with pytest.raises(ConfigError, match=r"num_classes=0: must be above 0 to plan without"):
+        planned_run(probe)
 
 
 def test_one_device_needs_no_collectives():
