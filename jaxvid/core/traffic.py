@@ -69,12 +69,17 @@ def _pieces(program: Program, one: Instruction) -> Iterator[tuple[Computation, I
 
 
 def by_module(traffic: list[Traffic], depth: int = 2) -> list[tuple[str, int]]:
-    """Bytes of a step by the first ``depth`` names of the path, largest first."""
+    """Bytes of a step by the first ``depth`` names of the path, largest first.
+
+    What belongs to no module is "(outside the model)", such as an optimiser's update; what the
+    compiler gave no name, such as a change of layout, is "(unnamed)".
+    """
     sums: Counter[str] = Counter()
     for one in traffic:
-        path = re.sub(r"\bjit\(\w*\)|\bjvp\(|\btranspose\(|[()]", "", one.where)
+        path = re.sub(r"\bjit\(\w*\)|\bjvp\(|\btranspose\(|\bvmap\(|[()]", "", one.where)
         names = [name for name in path.split("/") if name]
-        sums["/".join(names[:depth]) or "not said"] += one.size * one.times
+        part = "/".join(names[:depth]) if len(names) > 1 else "(outside the model)"
+        sums[part if names else "(unnamed)"] += one.size * one.times
     return sums.most_common()
 
 

@@ -136,6 +136,18 @@ def test_a_step_is_compiled_for_a_machine_that_is_not_here(topology, chips):
     assert jax.default_backend() == "cpu"
 
 
+@pytest.mark.slow
+def test_a_tpu_gathers_no_activations_to_split_attention():
+    """What is gathered is a gradient: as much for four times the clips."""
+    pytest.importorskip("libtpu")
+    fields = {"mesh__tensor": 2, "method__encoder__heads": 2, "optim__default__warmup_epochs": 0}
+    gathered = []
+    for batch in (64, 256):
+        config = smoke("videomae_ssv2", batch_size=batch, data__source="video", **fields)
+        gathered.append(make_plan(planned_run(config, "v5e:4x4")).collectives["all-gather"])
+    assert gathered[0] == gathered[1]
+
+
 def test_collectives_are_those_of_the_mesh_and_no_others():
     """Nothing but gradients, gathered parameters and sums of a split MLP crosses devices."""
 

@@ -1,5 +1,7 @@
 """Bytes between a program and its memory, worked out by hand."""
 
+from dataclasses import replace
+
 import jax
 import jax.numpy as jnp
 import pytest
@@ -54,8 +56,10 @@ def test_a_program_by_hand():
     assert (take.size, take.times) == (8 * 2, 5)  # one row, as it is after the conversion
     assert (put.size, put.times) == (8 * 4, 5)  # one row written, the new one lay on the chip
     assert (add.size, add.times) == (2 * 5 * 8 * 4, 1)
-    names = [("not said", 160 + 320), ("Model/a", 5 * (16 + 32))]
+    names = [("(unnamed)", 160 + 320), ("Model/a", 5 * (16 + 32))]
     assert by_module(find_traffic(TEXT)) == names
+    outside = replace(start, where="jit(step)/vmap(select_n)")
+    assert by_module([outside, take, put]) == [("Model/a", 240), ("(outside the model)", 160)]
 
 
 BEHIND = """
