@@ -133,7 +133,9 @@ def main(argv: list[str]) -> int:
         raise app.UsageError(f"unexpected argument {argv[1]!r}; flags start with --")
     logging.set_verbosity(logging.WARNING)
     with error_exit():
-        start_jax(_CACHE.value, _DISTRIBUTED.value, _PLATFORM_DEVICES.value)
+        # Programs for machines that aren't here can't be read back.
+        cache = "" if _TOPOLOGY.value else _CACHE.value
+        start_jax(cache, _DISTRIBUTED.value, _PLATFORM_DEVICES.value)
         # Imported late: the set-up above must come before anything that touches devices.
         from jaxvid.train import print_check, train_or_stop
 
