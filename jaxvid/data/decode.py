@@ -293,12 +293,11 @@ Frames = Iterator[tuple[int, av.VideoFrame]]
 
 def _read_packets(path, index: VideoIndex, missing: set[int]) -> Frames:
     """Missing frames of a file whose packets are known."""
-    numbers = {int(index.pts[i]): i for i in missing}
     file = open_file(path)
     with _failures(path), nullcontext(file) if is_url(file) else open(file, "rb", 0) as opened:
-        for frame in index.packets.decode(opened, np.array(list(numbers))):
-            if numbers.get(frame.pts) in missing:
-                yield numbers[frame.pts], frame
+        for frame in index.packets.decode(opened, np.array(list(missing))):
+            if frame.pts in missing:
+                yield frame.pts, frame
             if not missing:
                 return
 

@@ -27,42 +27,45 @@ def is_packed(metadata: Mapping[str, str]) -> bool:
 
 @dataclass(frozen=True)
 class Packets:
-    """Where the packets of an H.264 file are, in decoding order.
+    """Where the packets of an H.264 file are; they follow one another, in decoding order.
 
     Attributes:
       setup: what the decoder is told first.
-      pts: int64 (n,) presentation times.
-      offsets, sizes: int64 and int32 (n,) places in the file, bytes.
-      keys: int64 (g,) the packets that start a closed group of pictures, by number.
+      start: place of the first in the file.
+      sizes: int32 (n,) bytes.
+      frames: int32 (n,) number of the frame that each gives.
+      keys: int32 (g,) the packets that start a closed group of pictures, by number.
       referred: bool (n,) whether others need the picture.
     """
 
     setup: bytes
-    pts: np.ndarray
-    offsets: np.ndarray
+    start: int
     sizes: np.ndarray
+    frames: np.ndarray
     keys: np.ndarray
     referred: np.ndarray
 
     @classmethod
-    def from_rows(cls, setup: bytes, rows: list[tuple]) -> "Packets":
-        """The :func:`describe` of all packets of a file, as they were read."""
-        pts, offsets, sizes, keys, referred = map(np.array, zip(*rows))
-        return cls(setup, pts, offsets, sizes.astype(np.int32), np.flatnonzero(keys), referred)
+    def from_rows(cls, setup: bytes, rows: list[tuple]) -> "Packets | None":
+        """The :func:`describe` of all packets of a file, as they were read; None: not like this."""
+        pts, places, sizes, keys, referred = map(np.array, zip(*rows))
+        if not np.array_equal(np.diff(places), sizes[:-1]):
+            return None
+        frames = np.argsort(np.argsort(pts)).astype(np.int32)
+        starts = np.flatnonzero(keys).astype(np.int32)
+        return cls(setup, int(places[0]), sizes.astype(np.int32), frames, starts, referred)
 
-    def needed(self, times: np.ndarray) -> np.ndarray:
-        """Numbers of the packets that give the frames at ``times``, ascending."""
-        order = np.argsort(self.pts)
-        wanted = np.sort(order[np.searchsorted(self.pts, times, sorter=order)])
+    def needed(self, frame_ids: np.ndarray) -> np.ndarray:
+        """Numbers of the packets that give the frames ``frame_ids`` (T,), ascending."""
+        wanted = np.sort(np.argsort(self.frames)[frame_ids])
         group = np.searchsorted(self.keys, wanted, side="right") - 1
         # The last packet wanted of every group that has one.
         ends = np.flatnonzero(np.diff(group, append=-1))
-        spans = [np.arange(self.keys[group[i]], wanted[i]) for i in ends]
-        before = np.concatenate(spans)
+        before = np.concatenate([np.arange(self.keys[group[i]], wanted[i]) for i in ends])
         return np.union1d(before[self.referred[before]], wanted)
 
-    def decode(self, file: BinaryIO | RemoteFile, times: np.ndarray) -> Iterator[av.VideoFrame]:
-        """The frames at ``times``, and some that they refer to.
+    def decode(self, file: BinaryIO | RemoteFile, frame_ids: np.ndarray) -> Iterator[av.VideoFrame]:
+        """The frames ``frame_ids`` (T,), and some that they refer to; ``pts`` is their number.
 
         Raises:
           EOFError: the file ends before a packet does.
@@ -70,15 +73,16 @@ class Packets:
         """
         decoder = av.CodecContext.create("h264", "r")
         decoder.extradata, decoder.thread_count = self.setup, 1
-        needed = self.needed(times)
-        columns = (column[needed].tolist() for column in (self.offsets, self.sizes, self.pts))
-        for offset, size, pts in zip(*columns):
-            file.seek(offset)
+        ends = np.cumsum(self.sizes, dtype=np.int64) + self.start
+        needed = self.needed(frame_ids)
+        for columns in zip(*(x[needed].tolist() for x in (ends, self.sizes, self.frames))):
+            end, size, number = columns
+            file.seek(end - size)
             data = file.read(size)
             if len(data) < size:
-                raise EOFError(f"ends before byte {offset + size}")
+                raise EOFError(f"ends before byte {end}")
             packet = av.Packet(data)
-            packet.pts = pts
+            packet.pts = number
             yield from decoder.decode(packet)
         yield from decoder.decode(None)
 

@@ -4,7 +4,7 @@ import os
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
 
@@ -39,25 +39,36 @@ class Record(NamedTuple):
     flow: Video | None = None
 
 
-@lru_cache(maxsize=8192)
-def _known(path: str, size: int, changed: int) -> list[VideoIndex]:
-    """Where the index of a file is kept once it has been read."""
-    return []
+class IndexCache:
+    """Indexes of files, kept while the files stay as they are (remote ones: their size).
+
+    They are kept up to a number of frames in all, of some 20 bytes each. What is read in a random
+    order gains nothing from forgetting the oldest for the newest.
+    """
+
+    def __init__(self, frames: int):
+        self._room, self._known = frames, {}
+
+    def __call__(self, file: str | RemoteFile) -> VideoIndex:
+        if isinstance(file, RemoteFile):
+            path, facts = file.url, file.size
+        else:
+            try:
+                found = os.stat(file)
+            except OSError:
+                return probe(file)  # which says what is wrong
+            path, facts = file, (found.st_size, found.st_mtime_ns)
+        known, index = self._known.get(path, (None, None))
+        if known != facts:
+            index = probe(file)
+            cost = index.num_frames if known is None else 0  # a changed file keeps its room
+            if cost <= self._room:
+                self._room -= cost
+                self._known[path] = facts, index
+        return index
 
 
-def _index(file: str | RemoteFile) -> VideoIndex:
-    """The index of a file, read once while the file stays as it is (of a remote one: its size)."""
-    if isinstance(file, RemoteFile):
-        known = _known(file.url, file.size, 0)
-    else:
-        try:
-            facts = os.stat(file)
-        except OSError:
-            return probe(file)  # which says what is wrong
-        known = _known(file, facts.st_size, facts.st_mtime_ns)
-    if not known:
-        known.append(probe(file))
-    return known[0]
+_index = IndexCache(frames=2**25)
 
 
 @dataclass(frozen=True)

@@ -7,12 +7,13 @@ import pytest
 
 from jaxvid.core.config import ConfigError
 from jaxvid.core.types import View
+from jaxvid.data import decode, sources
 from jaxvid.data.config import DataConfig
 from jaxvid.data.decode import VideoError
 from jaxvid.data.images import EncodedFrames, FrameFolder
 from jaxvid.data.pipeline import describe, make_eval_batches, make_train_batches
-from jaxvid.data.sources import SOURCES, make_source
-from tests.data.videos import numbered_frames
+from jaxvid.data.sources import SOURCES, IndexCache, make_source
+from tests.data.videos import numbered_frames, write_video
 
 
 def png(image: np.ndarray) -> bytes:
@@ -136,6 +137,19 @@ def test_bad_images_are_video_errors(tmp_path):
     (tmp_path / "2.png").write_bytes(png(numbered_frames(1, 30, 20)[0]))
     with pytest.raises(VideoError, match="differ in size"):
         FrameFolder(str(tmp_path)).read(np.array([0, 1]), 0)
+
+
+def test_indexes_are_read_once_while_there_is_room(tmp_path, monkeypatch):
+    paths = [str(write_video(tmp_path / f"{n}.mp4", numbered_frames(n))) for n in (20, 15, 10)]
+    seen = []
+    monkeypatch.setattr(sources, "probe", lambda path: seen.append(path) or decode.probe(path))
+    cache = IndexCache(frames=32)
+    for _ in range(2):
+        assert [cache(path).num_frames for path in paths] == [20, 15, 10]
+    assert seen == [*paths, paths[1]]  # 15 more don't fit, 10 do
+    write_video(paths[0], numbered_frames(30))
+    assert [cache(paths[0]).num_frames for _ in range(2)] == [30, 30]
+    assert len(seen) == 5
 
 
 def test_short_side_of_images(frames):
