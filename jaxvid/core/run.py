@@ -4,6 +4,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import zip_longest
 from typing import Any
 
 import jax
@@ -145,10 +146,12 @@ class Run:
         if data.mixture and data.manifest:
             names = describe(data, data.eval_split).class_names
             if names and names != found.class_names:
+                pairs = zip_longest(names, found.class_names)
+                label, (one, other) = next((i, p) for i, p in enumerate(pairs) if p[0] != p[1])
                 raise ConfigError(
                     f"config.data.manifest={data.manifest}, which is evaluated, has other classes "
-                    f"than config.data.mixture={data.mixture} (config.data.label_map names one "
-                    "list for all)"
+                    f"than config.data.mixture={data.mixture}: class {label} is {one!r} here and "
+                    f"{other!r} there (config.data.label_map names one list for all)"
                 )
 
     @cached_property

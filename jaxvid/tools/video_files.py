@@ -131,7 +131,9 @@ def keep_settings(file: Path | epath.Path, settings: dict) -> None:
     if file.exists():
         stored = json.loads(file.read_text())
         changed = [
-            f"{k}: {stored.get(k)} -> {v}" for k, v in settings.items() if stored.get(k) != v
+            "another list of clips" if k == "clips" else f"{k}: {stored.get(k)} -> {v}"
+            for k, v in settings.items()
+            if stored.get(k) != v
         ]
         if changed:
             raise ConfigError(
