@@ -133,6 +133,8 @@ def main(argv: list[str]) -> int:
         raise app.UsageError(f"unexpected argument {argv[1]!r}; flags start with --")
     logging.set_verbosity(logging.WARNING)
     with error_exit():
+        if _TOPOLOGY.value and _MODE.value != "plan":
+            raise ConfigError(f"--topology={_TOPOLOGY.value} goes with --mode=plan only")
         # Programs for machines that aren't here can't be read back.
         cache = "" if _TOPOLOGY.value else _CACHE.value
         start_jax(cache, _DISTRIBUTED.value, _PLATFORM_DEVICES.value)
@@ -144,7 +146,7 @@ def main(argv: list[str]) -> int:
 
             print_plan(_CONFIG.value, _TOPOLOGY.value)
         elif _MODE.value == "check":
-            print_check(_CONFIG.value)
+            print_check(_CONFIG.value, _WORKDIR.value)
         elif _MODE.value == "eval":
             from jaxvid.evaluate import evaluate_config
 

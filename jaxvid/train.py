@@ -16,8 +16,9 @@ from jaxvid.core.hardware import usable_cores
 from jaxvid.core.monitor import Profile, StopSignal, Window, loader_hint
 from jaxvid.core.run import Run, changed_fields
 from jaxvid.core.types import TrainState
-from jaxvid.core.workdir import Workdir, open_workdir
+from jaxvid.core.workdir import CHECKPOINTS, Workdir, absolute, open_workdir
 from jaxvid.core.writers import Terminal, Writer, read_json_lines
+from jaxvid.data.mixture import training_source
 from jaxvid.data.pipeline import describe, make_eval_batches, make_train_batches
 from jaxvid.evals.api import EvalContext
 from jaxvid.evals.features import eval_views
@@ -127,9 +128,24 @@ def prepare(config, devices=None) -> tuple[Run, Mapping]:
     return run, evaluators
 
 
-def print_check(config) -> None:
-    """Print the banner of the run that would start; nothing is written, no weights are read."""
+def print_check(config, workdir: str | Path) -> None:
+    """Print the banner of the run that would start in ``workdir``; nothing is written.
+
+    Raises:
+      UserError: what would stop it, as far as config, weights to start from and the first video
+        tell.
+    """
     run, _ = prepare(config)
+    training_source(run.data)[0].video.num_frames()
+    for weights in dict.fromkeys(row[0] for row in run.init_from):
+        read_weights(weights)
+    home = absolute(workdir)
+    if home.exists() and not home.is_dir():
+        raise ConfigError(f"--workdir={home}: is a file")
+    if (home / CHECKPOINTS).exists():
+        saver = Checkpointer(home)
+        check_unchanged(run, saver)
+        saver.close()
     print(banner.make_banner(run, banner.step_flops(run), "none: checking only", []))
 
 
@@ -266,19 +282,9 @@ def restore_or_init(run: Run, saver: Checkpointer):
     Raises:
       ConfigError: the stored config differs from this one; the message lists the fields.
     """
+    check_unchanged(run, saver)
     latest = saver.latest()
     if latest is not None:
-        old, new = saver.meta(latest)["config"], stored_config(run)
-        for config in (old, new):
-            for name in FREE_TO_CHANGE:
-                config.pop(name, None)
-        lines = changed_fields(old, new)
-        if lines and not run.config.allow_config_change:
-            raise ConfigError(
-                f"{saver.folder.parent} was started with another config:\n  "
-                + "\n  ".join(lines)
-                + "\nuse another workdir, or --config.allow_config_change to go on with this one"
-            )
         state = saver.restore(latest, run.abstract_state)
         return state, f"resumed from step {latest}", []
     state, matches = run.fresh_state(), []
@@ -291,6 +297,23 @@ def restore_or_init(run: Run, saver: Checkpointer):
     check_required(run.method.required, matches)
     names = dict.fromkeys(row[0] for row in run.init_from)
     return state, f"fresh, then init_from {', '.join(names)}" if names else "fresh", matches
+
+
+def check_unchanged(run: Run, saver: Checkpointer) -> None:
+    """Raise ConfigError if the newest checkpoint is of another config and that isn't allowed."""
+    latest = saver.latest()
+    if latest is None or run.config.allow_config_change:
+        return
+    old, new = saver.meta(latest)["config"], stored_config(run)
+    for config in (old, new):
+        for name in FREE_TO_CHANGE:
+            config.pop(name, None)
+    if lines := changed_fields(old, new):
+        raise ConfigError(
+            f"{saver.folder.parent} was started with another config:\n  "
+            + "\n  ".join(lines)
+            + "\nuse another workdir, or --config.allow_config_change to go on with this one"
+        )
 
 
 def stored_config(run: Run) -> dict:

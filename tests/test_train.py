@@ -40,15 +40,20 @@ def interrupted(reference, workdir):
     return workdir
 
 
-def test_a_check_prints_the_banner_or_what_is_wrong(tmp_path, monkeypatch, capsys):
+def test_a_check_prints_the_banner_or_what_is_wrong(reference, tmp_path, monkeypatch, capsys):
     config = smoke(CONFIG)
     monkeypatch.chdir(tmp_path)
-    print_check(config)
+    print_check(config, tmp_path / "new")
     shown = capsys.readouterr().out
     assert "none: checking only" in shown and "FLOPs/step" in shown
     assert not list(tmp_path.iterdir())
     with pytest.raises(ConfigError, match="manifest is empty"):
-        print_check(smoke(CONFIG, data__source="video"))
+        print_check(smoke(CONFIG, data__source="video"), tmp_path / "new")
+    with pytest.raises(CheckpointError, match="no checkpoints here"):
+        print_check(smoke(CONFIG, init_from=str(tmp_path / "none")), tmp_path / "new")
+    with pytest.raises(ConfigError, match=r"another config:\n  config.seed: 0 -> 7"):
+        print_check(smoke(CONFIG, **BRISK, pictures=1, seed=7), reference)
+    print_check(smoke(CONFIG, **BRISK, pictures=1), reference)
 
 
 def test_what_a_run_writes(reference):

@@ -236,6 +236,8 @@ def _open(path) -> Iterator[tuple]:
         if not videos:
             raise VideoError(path, "has no video stream")
         stream = videos[0]
+        if stream.codec_context is None:
+            raise VideoError(path, "is of an unknown codec")
         stream.codec_context.thread_count = 1  # clips are decoded side by side instead
         yield container, stream
 

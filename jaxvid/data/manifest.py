@@ -69,8 +69,11 @@ def read_table(path: str | os.PathLike) -> list[dict[str, str]]:
     """
     suffix = os.path.splitext(path)[1]
     if suffix not in (".csv", ".parquet"):
-        packed = not is_url(path) and os.path.exists(os.path.join(path, "dataset_info.json"))
-        hint = "; a folder of pack_videos needs --config.data.source=tfds" if packed else ""
+        hint = ""
+        if not is_url(path) and os.path.exists(os.path.join(path, "dataset_info.json")):
+            hint = "; a folder of pack_videos needs --config.data.source=tfds"
+        elif not is_url(path) and os.path.exists(os.path.join(path, "manifest.csv")):
+            hint = f", as {os.path.join(path, 'manifest.csv')} does"
         raise ConfigError(f"manifest '{path}': must end in .csv or .parquet{hint}")
     file = io.BytesIO(read_bytes(path, f"manifest '{path}'"))
     try:

@@ -46,10 +46,12 @@ class Packets:
     referred: np.ndarray
 
     @classmethod
-    def from_rows(cls, setup: bytes, rows: list[tuple]) -> "Packets | None":
-        """The :func:`describe` of all packets of a file, as they were read; None: not like this."""
+    def from_rows(cls, setup: bytes | None, rows: list[tuple | None]) -> "Packets | None":
+        """The :func:`describe` of all packets of a file, as they were read; None for damage."""
+        if not setup or None in rows:
+            return None
         pts, places, sizes, keys, referred = map(np.array, zip(*rows))
-        if not np.array_equal(np.diff(places), sizes[:-1]):
+        if not keys[0] or not np.array_equal(np.diff(places), sizes[:-1]):
             return None
         frames = np.argsort(np.argsort(pts)).astype(np.int32)
         starts = np.flatnonzero(keys).astype(np.int32)
@@ -87,10 +89,16 @@ class Packets:
         yield from decoder.decode(None)
 
 
-def describe(packet: av.Packet) -> tuple[int, int, int, bool, bool]:
-    """Time, place, bytes, whether a group starts here, whether others may refer to the picture."""
+def describe(packet: av.Packet) -> tuple[int, int, int, bool, bool] | None:
+    """Time, place, bytes, whether a group starts here, whether others may refer to the picture.
+
+    None where no picture is found, as the packet is damaged.
+    """
     data, place = memoryview(packet), 0
-    while data[place + _PREFIX] & 31 not in _SLICES:
+    while place + _PREFIX < len(data):
+        header = data[place + _PREFIX]
+        if header & 31 in _SLICES:
+            referred = bool(header >> 5 & 3)  # nal_ref_idc
+            return packet.pts, packet.pos, packet.size, packet.is_keyframe, referred
         place += _PREFIX + int.from_bytes(data[place : place + _PREFIX])
-    referred = bool(data[place + _PREFIX] >> 5 & 3)  # nal_ref_idc of the first slice
-    return packet.pts, packet.pos, packet.size, packet.is_keyframe, referred
+    return None

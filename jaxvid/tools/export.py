@@ -97,6 +97,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     try:
         if not Path(args.out).absolute().parent.is_dir():
             raise ConfigError(f"--out={args.out}: no folder {Path(args.out).parent}")
+        if Path(args.out).is_dir():
+            raise ConfigError(f"--out={args.out}: is a folder, expected a file")
+        unused = "tokens" if args.format == "torch" else "family"
+        if getattr(args, unused):
+            raise ConfigError(f"--{unused} means nothing for --format={args.format}")
         if args.format == "torch" and Path(args.out).suffix != ".safetensors":
             raise ConfigError(f"--out={args.out}: --format=torch writes a .safetensors file")
         model = load(args.checkpoint, weights=args.weights)

@@ -14,7 +14,8 @@ python -m jaxvid.tools.pack_videos --manifest=my.csv --out=packed --format=array
 the job runs as an Apache Beam pipeline; flags that this tool doesn't have go to Beam.
 
 Files are written under another name and renamed when whole, so the tool can be stopped and
-started again: what is there already is kept. Files that don't decode are left out and listed.
+started again: what is there already is kept, unless its video is newer. Files that don't decode
+are left out and listed.
 """
 
 import argparse
@@ -109,6 +110,7 @@ def write_frames(
     settings = apart | {
         "crf": str(crf), "g": str(gop), "keyint_min": str(gop), "sc_threshold": "0",
         "preset": "fast", "tune": "fastdecode", "threads": "1",
+        "mbtree": "0",  # which is not the same twice, see test_packing_is_reproducible
     }  # fmt: skip
     target.parent.mkdir(parents=True, exist_ok=True)
     temporary = target.with_name(f".{target.stem}.{os.getpid()}.mp4")
@@ -177,6 +179,7 @@ def main(argv: list[str] | None = None) -> int:
     try:
         for flag in ("short_side", "gop", "shard", "jobs"):
             check(getattr(args, flag) >= 1, f"--{flag}", getattr(args, flag), "at least 1")
+        check(0 <= args.crf <= 51, "--crf", args.crf, "in [0, 51]")
         check(1 <= args.quality <= 100, "--quality", args.quality, "in [1, 100]")
         table, manifests = read_whole(args.manifest, args.root)
         pack = _pack_mp4 if args.format == "mp4" else _pack_shards
@@ -199,6 +202,10 @@ def _pack_mp4(
     out, folder = Path(args.out), Path(args.root or Path(args.manifest).parent)
     names = name_files(table, args.manifest, args.root)
     flags = ("format", "short_side", "gop", "crf")
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(f"--out={args.out}: can't be written ({error})") from error
     keep_settings(out / "pack.json", {name: getattr(args, name) for name in flags})
     pack = partial(pack_video, short_side=args.short_side, gop=args.gop, crf=args.crf)
     with ThreadPoolExecutor(args.jobs) as pool:
@@ -257,6 +264,7 @@ def _pack_shards(
 
 
 if __name__ == "__main__":
-    # As at Ctrl-C: files that have been begun are made whole, no other is.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    # Files that have been begun are made whole, no other is.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda number, _: sys.exit(128 + number))
     sys.exit(main())

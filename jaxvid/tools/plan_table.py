@@ -18,7 +18,7 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from jaxvid.core.config import ConfigError, UserError
+from jaxvid.core.config import ConfigError, UserError, check
 from jaxvid.core.plan import Plan, make_plan, planned_run
 from jaxvid.core.run import Run
 from jaxvid.core.writers import human
@@ -93,6 +93,10 @@ class Planner:
             for line in self._out.read_text().splitlines():
                 row = json.loads(line)
                 self._known[tuple(row["key"])] = Plan(**row["plan"])
+        try:
+            self._out.touch()
+        except OSError as error:
+            raise ConfigError(f"--out={out}: can't be written ({error})") from error
 
     def run(self, config: str, topology: str, batch: int) -> Run:
         """The run that is planned."""
@@ -119,18 +123,20 @@ def main(argv: Sequence[str] | None = None) -> None:
     )
     parser.add_argument("configs", nargs="+", help="config files, with variants after a colon")
     parser.add_argument("--topologies", nargs="+", default=[""], help="such as v5e:16x16")
-    parser.add_argument("--batches", nargs="+", type=int, default=[0], help="default: the config's")
+    parser.add_argument("--batches", nargs="+", type=int, help="default: the config's")
     parser.add_argument("--search", action="store_true", help="the largest batch that fits")
     parser.add_argument("--memory_gib", type=float, default=0.0, help="of a device, if not known")
     parser.add_argument("--set", nargs="*", default=[], help="fields, such as method.scan=True")
     parser.add_argument("--out", required=True, help="file of plans, one per line")
     args = parser.parse_args(argv)
     with error_exit():
+        for batch in args.batches or ():
+            check(batch >= 1, "--batches", batch, "at least 1")
         planner, refused = Planner(args.out, args.set), 0
         print(HEADER, flush=True)
         for config in args.configs:
             for topology in args.topologies:
-                batches = args.batches
+                batches = [0] if args.batches is None else args.batches
                 if args.search:
                     batches = search(planner, config, topology, args.memory_gib)
                 for batch in batches:

@@ -85,7 +85,7 @@ def make_files(
     make: Callable[[Path, Path], int],
     pool: Executor,
 ) -> dict[str, str]:
-    """``make(source, target)`` for all files that are not there yet.
+    """``make(source, target)`` for all files that are not there yet, or older than their source.
 
     Args:
       names: from :func:`name_files`.
@@ -106,11 +106,15 @@ def make_files(
 
 def _make_file(make: Callable[[Path, Path], int], source: Path, target: Path) -> str:
     try:
-        if not target.is_file():
+        if not target.is_file() or _newer(source, target):
             make(source, target)
     except VideoError as error:
         return str(error)
     return ""
+
+
+def _newer(source: Path, target: Path) -> bool:
+    return source.exists() and source.stat().st_mtime > target.stat().st_mtime
 
 
 def write_table(path: Path | epath.Path, columns: Sequence[str], rows: list[dict]) -> None:

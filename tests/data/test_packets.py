@@ -57,3 +57,19 @@ def test_files_of_others_are_opened_as_containers(tmp_path):
     assert probe(path).packets is None
     with av.open(str(path)) as container:
         assert container.metadata.get("comment") is None
+
+
+def test_damage_is_a_video_error_or_seen_by_the_decoder(packed, tmp_path):
+    """Never another error: a loader goes on with the next file."""
+    data, copy, refused = packed.read_bytes(), tmp_path / "damaged.mp4", 0
+    for place in range(0, len(data), 97):
+        copy.write_bytes(data[:place] + bytes(200) + data[place + 200 :])
+        try:
+            index = probe(copy)
+            assert read_frames(copy, [0, index.num_frames - 1], index=index).shape[0] == 2
+        except VideoError as error:
+            refused += "damaged.mp4: " in str(error)
+    assert refused > 10
+    copy.write_bytes(data.replace(b"avc1", b"what"))
+    with pytest.raises(VideoError, match="unknown codec"):
+        probe(copy)

@@ -1,11 +1,13 @@
 """check_data and pack_videos on a handful of generated files."""
 
+import os
 import re
 import subprocess
 import sys
 import time
 
 import av
+import cv2
 import numpy as np
 import pytest
 
@@ -107,6 +109,35 @@ def test_packing_keeps_times(folder, start):
     np.testing.assert_allclose(
         np.diff(new.pts) * float(new.time_base), np.diff(old.pts) * float(old.time_base), atol=1e-4
     )
+
+
+def test_a_newer_video_is_packed_again(folder):
+    command = [f"--manifest={folder}/m.csv", f"--out={folder}/packed", "--jobs=1"]
+    packed, source = folder / "packed" / "videos" / "videos" / "0.mp4", folder / "videos" / "0.mp4"
+    assert pack_videos.main(command) == 1
+    write_video(source, numbered_frames(33, 98, 66))
+    for seconds, frames in ((-60, 20), (60, 33)):
+        time_there = packed.stat().st_mtime
+        os.utime(source, (time_there, time_there + seconds))
+        assert pack_videos.main(command) == 1
+        assert probe(packed).num_frames == frames
+
+
+def test_packing_is_reproducible(tmp_path):
+    """A picture that moves; with x264's mbtree some of these files differed."""
+    noise = np.random.default_rng(0).integers(0, 256, (40, 60, 3), dtype=np.uint8)
+    picture = cv2.resize(noise, (360, 240), interpolation=cv2.INTER_CUBIC)
+    frames = [(None, picture[t // 2 : t // 2 + 64, t : t + 84]) for t in range(120)]
+    files = {tmp_path / f"{i}.mp4" for i in range(10)}
+    for file in files:
+        pack_videos.write_frames(file, file, frames, 16, 20)
+    assert len({file.read_bytes() for file in files}) == 1
+
+
+def test_what_cannot_be_written_is_one_error(folder, capsys):
+    for out in (folder / "m.csv", folder / "m.csv" / "x"):
+        assert pack_videos.main([f"--manifest={folder}/m.csv", f"--out={out}"]) == 2
+        assert f"--out={out}: can't be written" in capsys.readouterr().err
 
 
 def test_a_termination_leaves_whole_files_only(tmp_path):
