@@ -122,10 +122,11 @@ class Cut:
                 self.view.crop, self.rng, *drawn_on, size, data.rrc_scale, data.rrc_ratio
             )
             self.crop = scale_crop(crop, drawn_on, (image.shape[1], image.shape[0]))
-        first, *others = self._places.get(number, [None])
-        if first is not None:
+        if number in self._places:
+            first, *others = self._places[number]
             apply_crop(image[None], self.crop, size, out=self.clip[first : first + 1])
-            self.clip[others] = self.clip[first]
+            for place in others:
+                self.clip[place] = self.clip[first]
 
 
 @dataclass
