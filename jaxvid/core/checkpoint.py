@@ -163,6 +163,8 @@ def read_model(path: str | Path, step: int | None = None) -> tuple[dict, dict, i
     with ocp.CheckpointManager(folder) as manager:
         step = named if step is None else step
         step = manager.latest_step() if step is None else step
+        if step is None:
+            raise CheckpointError(f"{folder}: no complete checkpoint yet")
         if step not in manager.all_steps():
             raise CheckpointError(f"{folder}: no step {step}; complete: {manager.all_steps()}")
     reader, item = ocp.PyTreeCheckpointHandler(), folder / str(step) / "model"

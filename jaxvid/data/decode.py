@@ -248,7 +248,7 @@ def _index_from_packets(path, container, stream) -> VideoIndex | None:
     if not known or stream.codec_context.name not in _INDEXED_CODECS:
         return None
     pts, keys, places, read = [], [], [], 0
-    packed = is_packed(container.metadata)
+    packed = stream.codec_context.name == "h264" and is_packed(container.metadata)
     for packet in container.demux(stream):
         if packet.size == 0:
             continue
@@ -268,6 +268,8 @@ def _index_from_packets(path, container, stream) -> VideoIndex | None:
     if not pts or len(set(pts)) < len(pts) or keys[:1] != [min(pts)]:
         return None
     pts, keys = np.sort(np.array(pts, np.int64)), np.sort(np.array(keys, np.int64))
+    # Others keep the mark: a copy may hide frames, or have none for some packets.
+    packed = packed and len(places) == len(pts)
     packets = Packets.from_rows(stream.codec_context.extradata, places) if packed else None
     return VideoIndex(pts, keys, stream.time_base, True, packets)
 

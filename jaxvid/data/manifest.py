@@ -138,7 +138,10 @@ def load_manifest(
     splits = sorted({row.get("split", "train") for row in table})
     if split not in splits:
         note = "" if "split" in table[0] else " (it has no column 'split')"
-        raise ConfigError(f"{path}: no split '{split}'{note}; {suggest(split, splits)}")
+        raise ConfigError(
+            f"{path}: no split '{split}'{note}; {suggest(split, splits)} "
+            "(config.data.train_split and config.data.eval_split name them)"
+        )
     rows, lines = [], {}
     for line, (row, label) in enumerate(zip(table, labels), start=2):
         if row.get("split", "train") != split:

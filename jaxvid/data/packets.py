@@ -17,7 +17,7 @@ from jaxvid.data.remote import RemoteFile
 
 PACKED = {"comment": "packed by jaxvid"}  # metadata of the container
 _PREFIX = 4  # bytes before a NAL unit that give its length, as x264 writes them into mp4
-_SLICES = range(1, 6)  # types of NAL units with pictures
+_SLICES, _IDR = range(1, 6), 5  # types of NAL units with pictures; none refers across the last
 
 
 def is_packed(metadata: Mapping[str, str]) -> bool:
@@ -47,7 +47,7 @@ class Packets:
 
     @classmethod
     def from_rows(cls, setup: bytes | None, rows: list[tuple | None]) -> "Packets | None":
-        """The :func:`describe` of all packets of a file, as they were read; None for damage."""
+        """The :func:`describe` of all packets of a file, as they were read; None: not like this."""
         if not setup or None in rows:
             return None
         pts, places, sizes, keys, referred = map(np.array, zip(*rows))
@@ -92,12 +92,14 @@ class Packets:
 def describe(packet: av.Packet) -> tuple[int, int, int, bool, bool] | None:
     """Time, place, bytes, whether a group starts here, whether others may refer to the picture.
 
-    None where no picture is found, as the packet is damaged.
+    None where no picture is found, as the packet is damaged, and where a group isn't a closed one.
     """
     data, place = memoryview(packet), 0
     while place + _PREFIX < len(data):
         header = data[place + _PREFIX]
         if header & 31 in _SLICES:
+            if packet.is_keyframe and header & 31 != _IDR:
+                return None
             referred = bool(header >> 5 & 3)  # nal_ref_idc
             return packet.pts, packet.pos, packet.size, packet.is_keyframe, referred
         place += _PREFIX + int.from_bytes(data[place : place + _PREFIX])

@@ -1,11 +1,13 @@
 import av
+import cv2
 import numpy as np
 import pytest
 
 from jaxvid.data import decode
 from jaxvid.data.decode import VideoError, probe, read_frames, stream_frames
+from jaxvid.data.packets import PACKED, is_packed
 from jaxvid.tools.pack_videos import write_frames
-from tests.data.videos import numbered_frames, sequential, write_video
+from tests.data.videos import cut_video, numbered_frames, sequential, write_video
 
 
 @pytest.fixture(scope="module", params=["libx264", "libx264rgb"])
@@ -57,6 +59,30 @@ def test_files_of_others_are_opened_as_containers(tmp_path):
     assert probe(path).packets is None
     with av.open(str(path)) as container:
         assert container.metadata.get("comment") is None
+
+
+@pytest.mark.parametrize("kind", ["cut", "again", "open_group", "hevc"])
+def test_what_others_made_of_a_packed_file(kind, packed, tmp_path):
+    """They keep the mark, but not what it stands for."""
+    noise = np.random.default_rng(0).integers(0, 256, (40, 60, 3), dtype=np.uint8)
+    picture = cv2.resize(noise, (360, 240), interpolation=cv2.INTER_CUBIC)
+    frames = np.stack([picture[t : t + 48, 2 * t : 2 * t + 64] for t in range(60)])
+    path, fields = tmp_path / "a.mp4", {"metadata": PACKED}
+    if kind == "cut":
+        cut_video(packed, path, first_key=1, offset=5)
+    elif kind == "again":
+        write_video(path, frames, **fields)
+    elif kind == "open_group":
+        write_video(path, frames, options={"x264-params": "open-gop=1"}, **fields)
+    else:
+        settings = {"x265-params": "keyint=12:log-level=none"}
+        write_video(path, frames, codec="libx265", options=settings, **fields)
+    with av.open(str(path)) as container:
+        assert is_packed(container.metadata)
+    whole, index = np.stack(sequential(path)), probe(path)
+    assert (index.packets is not None) == (kind == "again")
+    for ids in (range(len(whole)), [20, 22, 23], [len(whole) - 1], range(10, 30, 4)):
+        np.testing.assert_array_equal(read_frames(path, ids, index=index), whole[list(ids)])
 
 
 def test_damage_is_a_video_error_or_seen_by_the_decoder(packed, tmp_path):

@@ -27,9 +27,11 @@ def write_video(
     codec: str = "libx264",
     pix_fmt: str = "yuv420p",
     container: dict | None = None,
+    metadata: dict | None = None,
 ) -> Path:
     """Encode ``frames`` at 24 per second, or at ``pts`` in units of 1/240 s."""
     with av.open(str(path), "w", options=container or {}) as file:
+        file.metadata.update(metadata or {})
         settings = {"g": str(gop), "bf": "3", "threads": "1"} | (options or {})
         stream = file.add_stream(codec, rate=24, options=settings)
         stream.height, stream.width = frames.shape[1:3]
@@ -52,6 +54,7 @@ def cut_video(source: Path, target: Path, first_key: int, offset: int) -> Path:
     """
     with av.open(str(source)) as old, av.open(str(target), "w") as new:
         stream = old.streams.video[0]
+        new.metadata.update(old.metadata)
         copy = new.add_stream_from_template(stream)
         packets = [p for p in old.demux(stream) if p.size]
         keys = [i for i, p in enumerate(packets) if p.is_keyframe]
