@@ -268,9 +268,14 @@ def _index_from_packets(path, container, stream) -> VideoIndex | None:
     if not pts or len(set(pts)) < len(pts) or keys[:1] != [min(pts)]:
         return None
     pts, keys = np.sort(np.array(pts, np.int64)), np.sort(np.array(keys, np.int64))
-    # Others keep the mark: a copy may hide frames, or have none for some packets.
-    packed = packed and len(places) == len(pts)
-    packets = Packets.from_rows(stream.codec_context.extradata, places) if packed else None
+    packets = None
+    if packed and len(places) == len(pts):  # others keep the mark, but a copy may hide frames
+        packets = Packets.from_rows(stream.codec_context.extradata, places)
+    if packets is not None:
+        container.seek(0)
+        first = next(container.decode(stream), None)
+        if first is None or first.rotation:  # or turn them, which only the container says
+            packets = None
     return VideoIndex(pts, keys, stream.time_base, True, packets)
 
 

@@ -61,7 +61,7 @@ def test_files_of_others_are_opened_as_containers(tmp_path):
         assert container.metadata.get("comment") is None
 
 
-@pytest.mark.parametrize("kind", ["cut", "again", "open_group", "hevc"])
+@pytest.mark.parametrize("kind", ["cut", "turned", "again", "open_group", "hevc"])
 def test_what_others_made_of_a_packed_file(kind, packed, tmp_path):
     """They keep the mark, but not what it stands for."""
     noise = np.random.default_rng(0).integers(0, 256, (40, 60, 3), dtype=np.uint8)
@@ -70,6 +70,8 @@ def test_what_others_made_of_a_packed_file(kind, packed, tmp_path):
     path, fields = tmp_path / "a.mp4", {"metadata": PACKED}
     if kind == "cut":
         cut_video(packed, path, first_key=1, offset=5)
+    elif kind == "turned":
+        cut_video(packed, path, first_key=0, offset=0, rotation=90)
     elif kind == "again":
         write_video(path, frames, **fields)
     elif kind == "open_group":

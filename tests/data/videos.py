@@ -47,15 +47,18 @@ def write_video(
     return path
 
 
-def cut_video(source: Path, target: Path, first_key: int, offset: int) -> Path:
+def cut_video(source: Path, target: Path, first_key: int, offset: int, rotation: int = 0) -> Path:
     """Copy packets from key frame number ``first_key`` on, the first ``offset`` frames hidden.
 
-    The container then says "skip these" in an edit list, as stream-copied cuts do.
+    The container then says "skip these" in an edit list, as stream-copied cuts do, and "turn by
+    ``rotation`` degrees".
     """
     with av.open(str(source)) as old, av.open(str(target), "w") as new:
         stream = old.streams.video[0]
         new.metadata.update(old.metadata)
         copy = new.add_stream_from_template(stream)
+        if rotation:
+            copy.set_display_rotation(rotation)
         packets = [p for p in old.demux(stream) if p.size]
         keys = [i for i, p in enumerate(packets) if p.is_keyframe]
         packets = packets[keys[first_key] :]
