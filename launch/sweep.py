@@ -169,6 +169,15 @@ def check_manifests(jobs: Sequence[Job]) -> None:
             raise ConfigError(f"data.manifest={path}: no such file; runs that read it: {runs}")
 
 
+def check_fields(jobs: Sequence[Job]) -> None:
+    """Raise ConfigError for the first flag of a field that its config file doesn't have."""
+    from jaxvid.main import unknown_field
+
+    for job in jobs:
+        if problem := unknown_field(["", *job.flags]):
+            raise ConfigError(f"run '{job.name}': {problem}")
+
+
 def run_job(
     job: Job, program: Sequence[str], stop: Stop, cores: Sequence[int] | None = None
 ) -> str:
@@ -349,6 +358,7 @@ def main(argv: list[str] | None = None, program: Sequence[str] = PROGRAM) -> int
         jobs = make_jobs(sweep, args.out, args.seeds, args.set)
         if args.jobs < 1:
             raise ConfigError(f"--jobs={args.jobs}: at least 1 is needed")
+        check_fields(jobs)
         if not args.dry_run:
             check_manifests(jobs)
     except UserError as error:

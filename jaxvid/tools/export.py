@@ -18,7 +18,7 @@ from pathlib import Path
 import jax
 import numpy as np
 from jax import Array
-from safetensors.numpy import save_file
+from safetensors.numpy import save
 
 from jaxvid.core import trees
 from jaxvid.core.config import ConfigError, UserError
@@ -115,11 +115,9 @@ def main(argv: Sequence[str] | None = None) -> None:
                   f"{view.size} pixels, cut to a square")  # fmt: skip
             return
         arrays, left = torch_state(model, args.family)
-        save_file(
-            {name: np.ascontiguousarray(value) for name, value in arrays.items()},
-            args.out,
-            {"format": "pt"},
-        )
+        arrays = {name: np.ascontiguousarray(value) for name, value in arrays.items()}
+        # Not save_file, whose files nobody else may read.
+        Path(args.out).write_bytes(save(arrays, {"format": "pt"}))
     except UserError as error:
         print(f"\n{type(error).__name__}: {error}", file=sys.stderr)
         sys.exit(2)

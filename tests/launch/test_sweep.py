@@ -185,6 +185,17 @@ def test_dry_run_lists_and_starts_nothing(write, program, tmp_path, capsys):
     assert not (tmp_path / "o").exists()
 
 
+def test_a_field_that_no_config_has_is_named_before_anything_runs(write, tmp_path, capsys):
+    path = write([{"name": "a", "config": str(ROOT / "configs/small_video.py:method=videomae")}])
+    command = [path, f"--out={tmp_path / 'o'}", "--set", "stpes=3"]
+    for more in ([], ["--dry-run"]):
+        assert sweep.main([*command, *more]) == 2
+        found = capsys.readouterr()
+        assert "run 'a': --config.stpes: no field 'stpes'; did you mean 'steps'?" in found.err
+        assert found.out == ""
+    assert not (tmp_path / "o").exists()
+
+
 @pytest.mark.parametrize(
     "runs, rest, message",
     [

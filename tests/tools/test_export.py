@@ -111,6 +111,9 @@ def test_masked_autoencoder_comes_back_from_pytorch_bit_identical(vit, tmp_path)
     file = tmp_path / "weights.safetensors"
     export.main(["--checkpoint", str(vit), "--format", "torch", "--out", str(file)])
     assert {"encoder.blocks.0.attn.qkv.weight", "encoder_to_decoder.weight"} <= set(load_file(file))
+    beside = tmp_path / "beside"
+    beside.touch()
+    assert file.stat().st_mode == beside.stat().st_mode  # others may read it, if they may others
     found, meta, _ = read_checkpoint(file)
     assert meta["family"] == "videomae_pretrain" and not found["extra"]
     assert_equal(found["params"], load(vit).params)
