@@ -193,7 +193,10 @@ def unknown_field(argv: list[str]) -> str:
     given = dict(a.lstrip("-").partition("=")[::2] for a in argv[1:])
     try:
         config = read_config(given.get("config", ""))
-    except (UserError, OSError, KeyError, TypeError, ValueError, AttributeError):
+    except (
+        UserError, OSError, ImportError, SyntaxError, KeyError, TypeError, ValueError,
+        AttributeError,
+    ):  # fmt: skip
         return ""  # the parser has said what is wrong with it
     for name in given:
         group = config

@@ -2,8 +2,8 @@
 
 Opening a container and probing its stream takes longer than two frames of a packed file take to
 decode, so where the packets are is looked up once per file, and the decoder gets only those that
-a clip needs. What other files may have is known to be absent here: edit lists, turned frames,
-groups of pictures that refer to one another.
+a clip needs. That asks for files without hidden or turned frames and groups of pictures that refer
+to one another: pack_videos writes no others, and copies that others made are looked at for it.
 """
 
 from collections.abc import Iterator, Mapping

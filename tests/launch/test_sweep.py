@@ -196,6 +196,13 @@ def test_a_field_that_no_config_has_is_named_before_anything_runs(write, tmp_pat
     assert not (tmp_path / "o").exists()
 
 
+def test_a_config_that_cannot_be_read_is_left_to_its_run(write, program, tmp_path):
+    for i, text in enumerate(("import no_such_module", "def get_config(:")):
+        (tmp_path / f"c{i}.py").write_text(text)
+        path = write([{"name": "a", "config": str(tmp_path / f"c{i}.py")}])
+        assert sweep.main([path, f"--out={tmp_path / 'o'}", "--dry-run"], program) == 0
+
+
 @pytest.mark.parametrize(
     "runs, rest, message",
     [

@@ -147,7 +147,7 @@ def test_a_termination_leaves_whole_files_only(tmp_path):
     command = [sys.executable, "-m", "jaxvid.tools.pack_videos", f"--manifest={tmp_path}/m.csv"]
     job = subprocess.Popen([*command, f"--out={tmp_path}/out", "--jobs=1"])
     videos = tmp_path / "out" / "videos"
-    while not list(videos.glob("[0-9]*.mp4")):
+    while job.poll() is None and not list(videos.glob("[0-9]*.mp4")):
         time.sleep(0.02)
     job.terminate()
     assert job.wait(60) == 143
