@@ -62,18 +62,18 @@ def balance(tokens: Array, prototypes: Array, eps: float, iters: int, chunk: int
     blocks = _split(tokens, chunk)
     scores = _scores(blocks[0], prototypes)[None] if len(blocks) == 1 else None
 
-    def columns(logits: Array, v: Array | None) -> Array:
+    def columns(block_scores: Array, v: Array | None) -> Array:
         """Log-sums (B, K) of one block's columns after its rows were normalised."""
-        rows = 0.0 if v is None else logsumexp(logits + v, axis=-1, keepdims=True)
-        return logsumexp(logits - rows, axis=1)
+        rows = jnp.zeros((1, 1, 1)) if v is None else log_sums(block_scores, v, eps, -1)
+        return log_sums(block_scores, -rows, eps, 1)[:, 0]
 
     def iterate(v: Array | None) -> Array:
         if scores is not None:
-            total = columns(scores[0] / eps, v)
+            total = columns(scores[0], v)
         else:
 
             def add(total, block):
-                part = columns(_scores(block, prototypes) / eps, v)
+                part = columns(_scores(block, prototypes), v)
                 return jnp.logaddexp(total, part), None
 
             nothing = jnp.full((len(tokens), len(prototypes)), -jnp.inf)
@@ -85,6 +85,25 @@ def balance(tokens: Array, prototypes: Array, eps: float, iters: int, chunk: int
         return jnp.zeros(len(prototypes))
     v, _ = lax.scan(lambda v, _: (iterate(v), None), iterate(None), None, length=iters - 1)
     return v
+
+
+def log_sums(scores: Array, offsets: Array, eps: float, axis: int) -> Array:
+    """``log sum exp(scores / eps + offsets)`` along an axis, which stays with length 1.
+
+    As scores are cosines, the largest term is known to lie within 2 / eps of a bound. Where e to
+    that power is a number in f32 no pass looks for it first: the passes are all there is to the
+    time of :func:`balance` on an accelerator.
+
+    Args:
+      scores: (B, N, K), between -1 and 1.
+      offsets: broadcasts to ``scores``, and changes along ``axis`` alone, or with B.
+      eps: above 0.
+    """
+    logits = scores / eps + offsets
+    if 2.0 / eps > 80.0:
+        return logsumexp(logits, axis=axis, keepdims=True)
+    bound = offsets.max(axis, keepdims=True) + 1.0 / eps
+    return jnp.log(jnp.exp(logits - bound).sum(axis, keepdims=True)) + bound
 
 
 def assignment(scores: Array, v: Array, eps: float) -> Array:
@@ -103,7 +122,8 @@ def assign(tokens: Array, prototypes: Array, v: Array, eps: float, chunk: int = 
     """What :func:`assignment` gives for tokens (B, N, D), without keeping it."""
 
     def one(block):
-        log_q = jax.nn.log_softmax(_scores(block, prototypes) / eps + v)
+        scores = _scores(block, prototypes)
+        log_q = scores / eps + v - log_sums(scores, v, eps, -1)
         return log_q.argmax(-1).astype(jnp.int32), -(jnp.exp(log_q) * log_q).sum(-1)
 
     return Assigned(*_over_blocks(one, chunk, *lax.stop_gradient((tokens,))))
@@ -144,7 +164,9 @@ def assigned_loss(
         logits = _scores(block, prototypes) / temperature
         goal = _scores(other, fixed) / eps + v
         if form == "hard":
-            hit = jnp.take_along_axis(logits, goal.argmax(-1, keepdims=True), axis=-1)[..., 0]
+            # A sum, not a lookup, whose gradient would be a scatter into all logits.
+            chosen = jnp.arange(goal.shape[-1]) == goal.argmax(-1, keepdims=True)
+            hit = jnp.where(chosen, logits, 0.0).sum(-1)
         else:
             hit = (jax.nn.softmax(goal) * logits).sum(-1)
         return logsumexp(logits, axis=-1) - hit
@@ -169,9 +191,19 @@ def usage(hard: Array, num_prototypes: int) -> dict[str, Array]:
     }
 
 
+@jax.custom_vjp
 def _scores(tokens: Array, prototypes: Array) -> Array:
-    """Cosines (B, c, K); bf16 would be too coarse for small eps."""
+    """Cosines (B, c, K); bf16 would be too coarse for small eps, but isn't for gradients."""
     return jnp.einsum("bnd,kd->bnk", tokens, prototypes, precision=lax.Precision.HIGHEST)
+
+
+def _scores_backward(kept, grad):
+    tokens, prototypes = kept
+    by_token = jnp.einsum("bnk,kd->bnd", grad, prototypes)
+    return by_token, jnp.einsum("bnk,bnd->kd", grad, tokens)
+
+
+_scores.defvjp(lambda *args: (_scores(*args), args), _scores_backward)
 
 
 def _split(x: Array, chunk: int) -> Array:

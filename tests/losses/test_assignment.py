@@ -6,11 +6,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import scipy.special
 from jax.sharding import NamedSharding, PartitionSpec
 
 from jaxvid.core.config import ConfigError
 from jaxvid.losses import assignment
-from jaxvid.losses.assignment import balance, direction
+from jaxvid.losses.assignment import balance, direction, log_sums
 
 FORM = {"temperature": 0.1, "eps": 0.05}
 
@@ -66,6 +67,19 @@ def test_the_column_sum_may_have_any_factor():
 def test_limits():
     np.testing.assert_allclose(plan(SCORES, 1e4), 1 / 12, atol=1e-4)
     np.testing.assert_allclose(plan(jnp.eye(12), 0.02), np.eye(12), atol=1e-6)
+
+
+@pytest.mark.parametrize("eps", [1.0, 0.05, 0.025, 0.01])
+@pytest.mark.parametrize("axis", [-1, 1])
+def test_log_sums_without_a_look_for_the_largest_term(eps, axis):
+    """Also where the largest term is as far below the bound as it can be."""
+    scores = jax.random.uniform(jax.random.key(0), (2, 6, 5), minval=-1.0)
+    scores = scores.at[0].set(-1.0).at[1, 0, 0].set(1.0)
+    offsets = 2.0 / eps * jax.random.normal(jax.random.key(1), (5,) if axis == -1 else (2, 6, 1))
+    found = log_sums(scores, offsets, eps, axis)
+    wide = np.asarray(scores, np.float64) / eps + np.asarray(offsets, np.float64)
+    expected = scipy.special.logsumexp(wide, axis=axis, keepdims=True)
+    np.testing.assert_allclose(found, expected, rtol=1e-6, atol=1e-5)
 
 
 def test_without_iterations_nothing_is_balanced():
