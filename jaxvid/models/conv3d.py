@@ -2,13 +2,14 @@
 
 On a CPU the compiler's own gradients of a strided 3-D convolution and of a max pool are one to two
 orders of magnitude slower than those of the same sums written as 2-D convolutions, matrix products
-and shifted maxima. GPU and TPU compilers know the direct forms. Parameters and results are the
-same.
+and shifted maxima. On an NVIDIA GPU the compiler lays out 3-D convolutions with channels first,
+where the card's matrix units don't read them; convolutions over space or time alone are 2-D ones,
+with channels last. A TPU's compiler knows the direct forms. Parameters and results are the same.
 """
 
 import functools
 from collections.abc import Callable
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import flax.linen as nn
 import jax
@@ -20,7 +21,8 @@ from jaxvid.core.config import ConfigError, choose
 
 Triple = tuple[int, int, int]
 Padding = tuple[int | tuple[int, int], ...]
-ConvImpl = Literal["auto", "direct", "decomposed"]
+ConvImpl = Literal["auto", "direct", "decomposed", "factored"]
+PoolImpl = Literal["auto", "direct", "decomposed"]
 # On a CPU the gradient of a kernel is fastest as one matrix product per place of the kernel, unless
 # the products would be thin; that of the clip only where frames are small.
 TAPS_CHANNELS, TAPS_PLACES = 16, 64
@@ -42,8 +44,9 @@ def conv3d(
       stride: over (T, H, W).
       padding: zeros at the ends of (T, H, W): a number for both ends or a pair (before, after).
       impl: "direct" (one convolution), "decomposed" (for every kernel frame a 2-D convolution over
-        B * T' frames, a matrix product where kh = kw = 1), or "auto": decomposed where the program
-        is lowered for a CPU, else direct.
+        B * T' frames, a matrix product where kh = kw = 1), "factored" (one 2-D convolution where
+        kt = 1 or kh = kw = 1, else direct), or "auto": decomposed where the program is lowered for
+        a CPU, factored for an NVIDIA GPU, else direct.
 
     Returns:
       (B, T', H', W', D) in the dtype of ``x``.
@@ -55,8 +58,10 @@ def conv3d(
     _check_window(x, kernel.shape[:3], pads, "conv3d")
     if kernel.shape[3] != x.shape[-1]:
         raise ConfigError(f"conv3d: kernel for {kernel.shape[3]} channels, clip has {x.shape[-1]}")
-    forms = _by_impl(impl, _conv_direct, _conv_decomposed, "conv3d")
-    return _run(_transpose, *(functools.partial(f, stride, pads) for f in forms), x, kernel)
+    forms = {"direct": _conv_direct, "decomposed": _conv_decomposed, "factored": _conv_factored}
+    forms = {name: functools.partial(form, stride, pads) for name, form in forms.items()}
+    forms["auto"] = _ByPlatform(forms["decomposed"], forms["factored"], forms["direct"])
+    return _run(_transpose, choose(impl, forms, "conv3d"), x, kernel)
 
 
 def max_pool(
@@ -66,7 +71,7 @@ def max_pool(
     padding: Padding = (0, 0, 0),
     fill: float = -jnp.inf,
     ceil: bool = False,
-    impl: ConvImpl = "auto",
+    impl: PoolImpl = "auto",
 ) -> Array:
     """Maximum over space-time windows; of equal values the first in raster order has the gradient.
 
@@ -77,7 +82,7 @@ def max_pool(
       fill: value of the padding; anything but -inf can become a maximum.
       ceil: also count a last window that is partly beyond the padded end.
       impl: "direct" (one window reduction), "decomposed" (shifted maxima, one axis after the
-        other), or "auto" as of :func:`conv3d`.
+        other), or "auto": shifted where the program is lowered for a CPU, else direct.
 
     Returns:
       (B, T', H', W', C).
@@ -92,8 +97,10 @@ def max_pool(
         pads = _pairs((0, 0, 0))
     if ceil:
         pads = tuple(map(_ceil_pads, x.shape[1:4], window, stride, pads))
-    forms = _by_impl(impl, _pool_direct, _pool_shifted, "max_pool")
-    return _run(_pull, *(functools.partial(f, window, stride, pads) for f in forms), x)
+    forms = {"direct": _pool_direct, "decomposed": _pool_shifted}
+    forms = {name: functools.partial(form, window, stride, pads) for name, form in forms.items()}
+    forms["auto"] = _ByPlatform(forms["decomposed"], forms["direct"], forms["direct"])
+    return _run(_pull, choose(impl, forms, "max_pool"), x)
 
 
 class Conv3d(nn.Module):
@@ -140,32 +147,37 @@ def _check_window(x, window, pads, where):
         )
 
 
-def _by_impl(impl, direct, decomposed, where):
-    """(form on a CPU, form elsewhere)."""
-    forms = {
-        "auto": (decomposed, direct),
-        "direct": (direct, direct),
-        "decomposed": (decomposed, decomposed),
-    }
-    return choose(impl, forms, where)
+class _ByPlatform(NamedTuple):
+    """The form that a program takes where it is lowered for."""
+
+    cpu: Callable
+    cuda: Callable
+    default: Callable
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1, 2))
-def _run(pull: Callable, cpu: Callable, other: Callable, *args: Array) -> Array:
-    """``cpu(*args)`` or ``other(*args)`` by platform; only ``args`` are kept for the gradient.
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
+def _run(pull: Callable, form: Callable | _ByPlatform, *args: Array) -> Array:
+    """``form(*args)``, with the gradient ``pull(form, args, grad)``; only ``args`` are kept for it.
 
-    Left to itself, differentiation would keep the intermediate values of both forms.
+    Left to itself, differentiation would keep intermediate values of the forms of all platforms.
     """
-    return lax.platform_dependent(*args, cpu=cpu, default=other)
+    if isinstance(form, _ByPlatform):
+        return lax.platform_dependent(*args, **form._asdict())
+    return form(*args)
 
 
-def _run_backward(pull, cpu, other, args, grad):
-    forms = {"cpu": functools.partial(pull, cpu), "default": functools.partial(pull, other)}
-    return lax.platform_dependent(args, grad, **forms)
+def _run_forward(pull, form, *args):
+    return _run(pull, form, *args), args
 
 
-_run.defvjp(lambda pull, *forms_and_args: (_run(pull, *forms_and_args), forms_and_args[2:]),
-            _run_backward)  # fmt: skip
+def _run_backward(pull, form, args, grad):
+    if isinstance(form, _ByPlatform):
+        pulls = {name: functools.partial(pull, one) for name, one in form._asdict().items()}
+        return lax.platform_dependent(args, grad, **pulls)
+    return pull(form, args, grad)
+
+
+_run.defvjp(_run_forward, _run_backward)
 
 
 def _pull(form, args, grad):
@@ -189,6 +201,17 @@ def _transpose(form, args, grad):
 def _conv_direct(stride, pads, x, kernel):
     dims = ("NDHWC", "DHWIO", "NDHWC")
     return lax.conv_general_dilated(x, kernel, stride, pads, dimension_numbers=dims)
+
+
+def _conv_factored(stride, pads, x, kernel):
+    if kernel.shape[0] == 1 and not any(pads[0]):
+        return _conv_frames(stride[1:], pads[1:], x[:, :: stride[0]], kernel[0])
+    if kernel.shape[1:3] == (1, 1) and not any(map(any, pads[1:])):
+        x = x[:, :, :: stride[1], :: stride[2]]
+        places = x.reshape(*x.shape[:2], -1, x.shape[-1])
+        out = _conv2d((stride[0], 1), (pads[0], (0, 0)), places, kernel[:, 0])
+        return out.reshape(len(x), -1, *x.shape[2:4], kernel.shape[-1])
+    return _conv_direct(stride, pads, x, kernel)
 
 
 def _conv_decomposed(stride, pads, x, kernel):
@@ -218,10 +241,13 @@ def _conv_frames(stride, pads, x, kernel):
         x = x[:, :, :: stride[0], :: stride[1]]
         # One leading axis: with more, the gradient of the kernel copies its operand first.
         return (x.reshape(-1, x.shape[-1]) @ kernel[0, 0]).reshape(*x.shape[:-1], -1)
-    flat = x.reshape(-1, *x.shape[2:])
-    dims = ("NHWC", "HWIO", "NHWC")
-    out = lax.conv_general_dilated(flat, kernel, stride, pads, dimension_numbers=dims)
+    out = _conv2d(stride, pads, x.reshape(-1, *x.shape[2:]), kernel)
     return out.reshape(*x.shape[:2], *out.shape[1:])
+
+
+def _conv2d(stride, pads, x, kernel):
+    dims = ("NHWC", "HWIO", "NHWC")
+    return lax.conv_general_dilated(x, kernel, stride, pads, dimension_numbers=dims)
 
 
 def _conv_taps(stride, pads, x, kernel, zero=0.0):

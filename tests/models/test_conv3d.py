@@ -61,14 +61,16 @@ def assert_equal(found, expected, atol=1e-4):
     ],
 )
 @pytest.mark.parametrize("width", [2, 4])  # less and more than the clip's 3 channels
-def test_decomposed_is_direct(kernel, stride, padding, width):
+def test_all_forms_are_direct(kernel, stride, padding, width):
     weights = random((*kernel, 3, width), seed=1)
-    forms = [
-        functools.partial(conv3d, stride=stride, padding=padding, impl=impl)
-        for impl in ("direct", "decomposed")
-    ]
-    direct, decomposed = (with_gradients(form, CLIP, weights) for form in forms)
+    direct, decomposed, factored = (
+        with_gradients(
+            functools.partial(conv3d, stride=stride, padding=padding, impl=impl), CLIP, weights
+        )
+        for impl in ("direct", "decomposed", "factored")
+    )
     assert_equal(decomposed, direct)
+    assert_equal(factored, direct)
 
 
 def test_convolution_by_hand():
@@ -99,6 +101,18 @@ def test_the_program_for_each_platform_has_its_form_alone():
     assert "select_and_scatter" in tpu
 
 
+@pytest.mark.parametrize("size, flat", [((1, 3, 3), 3), ((3, 1, 1), 3), ((3, 3, 3), 0)])
+def test_space_and_time_alone_are_flat_on_an_nvidia_gpu(size, flat):
+    kernel = jnp.ones((*size, 3, 4))
+    padding = tuple(n // 2 for n in size)
+    grads = jax.grad(lambda x, k: (conv3d(x, k, (1, 1, 1), padding) ** 2).sum(), (0, 1))
+    cuda, tpu = (lowered(grads, name, CLIP, kernel) for name in ("cuda", "tpu"))
+    assert cuda.count("stablehlo.convolution") == tpu.count("stablehlo.convolution") == 3
+    solid = "0, 1, 2"  # places of a convolution over three axes
+    assert sum(solid not in line for line in cuda.splitlines() if "convolution" in line) == flat
+    assert all(solid in line for line in tpu.splitlines() if "convolution" in line)
+
+
 def test_only_the_arguments_are_kept_for_the_gradient():
     kernel = jnp.ones((3, 1, 1, 3, 4))
     _, pull = jax.vjp(conv3d, CLIP, kernel)
@@ -107,14 +121,15 @@ def test_only_the_arguments_are_kept_for_the_gradient():
 
 
 @pytest.mark.parametrize("kernel", [(3, 3, 3), (3, 1, 1)])
-def test_both_forms_count_the_same_flops(kernel):
+def test_all_forms_count_the_same_flops(kernel):
     weights = jnp.ones((*kernel, 3, 4))
     loss = lambda x, k, impl: conv3d(x, k, impl=impl).sum()  # noqa: E731
     counts = {
         impl: count_flops(jax.grad(functools.partial(loss, impl=impl), (0, 1)), CLIP, weights)
-        for impl in ("direct", "decomposed", "auto")
+        for impl in ("direct", "decomposed", "factored", "auto")
     }
     assert counts["direct"] == pytest.approx(counts["decomposed"], rel=0.5)
+    assert counts["factored"] == counts["direct"]
     assert counts["auto"] == max(counts["direct"], counts["decomposed"])
 
 
