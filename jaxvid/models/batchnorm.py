@@ -1,6 +1,9 @@
 """Batch normalisation whose statistics are those of the global batch, or of groups of examples."""
 
+import functools
+
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
@@ -57,17 +60,14 @@ class BatchNorm(nn.Module):
                 return ((x - mean.value) * factor + bias).astype(self.dtype)
         groups = self._groups(x.shape[0])
         # No axis of length 1 for a single group: CPU compilers sum beside one fifty times slower.
-        grouped = widen(x).reshape(*([groups] if groups > 1 else []), -1, width)
-        batch_mean = grouped.mean(-2, keepdims=True)
-        centred = grouped - batch_mean
-        batch_var = jnp.square(centred).mean(-2, keepdims=True)
+        grouped = x.reshape(*([groups] if groups > 1 else []), -1, width)
+        out, batch_mean, batch_var = _normalise(self.eps, self.dtype, grouped, scale, bias)
         if self.track and not self.is_initializing():
             count = grouped.shape[-2]
             unbiased = batch_var * (count / max(count - 1, 1))
             mean.value = self._average(mean.value, batch_mean)
             var.value = self._average(var.value, unbiased)
-        out = centred * (scale * lax.rsqrt(batch_var + self.eps)) + bias
-        return out.reshape(x.shape).astype(self.dtype)
+        return out.reshape(x.shape)
 
     def _average(self, running, batch):
         batch = lax.stop_gradient(batch).reshape(-1, len(running)).mean(0)
@@ -81,3 +81,43 @@ class BatchNorm(nn.Module):
                 f"bn_group_size={self.group_size}: must divide the batch of {batch} examples"
             )
         return batch // self.group_size
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
+def _normalise(eps: float, dtype: str, x: Array, scale: Array, bias: Array):
+    """Normalised x (..., N, C) in ``dtype``, and mean and biased variance (..., 1, C) over N.
+
+    With its own derivative, which reads ``x`` and the gradient twice: for two sums, and to use
+    them. The automatic one makes sums one after the other. Mean and variance get no gradient.
+    """
+    return _normalise_forward(eps, dtype, x, scale, bias)[0]
+
+
+def _normalise_forward(eps, dtype, x, scale, bias):
+    wide = widen(x)
+    # Both sums in one pass; a value of the batch for an origin, since squares of large numbers
+    # would hide a small variance.
+    origin = wide[..., :1, :]
+    first = (wide - origin).mean(-2, keepdims=True)
+    var = jnp.square(wide - origin).mean(-2, keepdims=True) - jnp.square(first)
+    mean, var = origin + first, jnp.maximum(var, 0.0)
+    inverse = lax.rsqrt(var + eps)
+    out = (wide - mean) * (scale * inverse) + bias
+    return (out.astype(dtype), mean, var), (x, mean, inverse, scale, bias)
+
+
+def _normalise_backward(eps, dtype, kept, grads):
+    x, mean, inverse, scale, bias = kept
+    grad = widen(grads[0])
+    unit = (widen(x) - mean) * inverse
+    total, along = grad.sum(-2, keepdims=True), (grad * unit).sum(-2, keepdims=True)
+    dx = (scale * inverse) * (grad - (total + unit * along) / x.shape[-2])
+    by_channel = lambda s: s.reshape(-1, s.shape[-1]).sum(0)  # noqa: E731
+    return (
+        dx.astype(x.dtype),
+        by_channel(along).astype(scale.dtype),
+        by_channel(total).astype(bias.dtype),
+    )
+
+
+_normalise.defvjp(_normalise_forward, _normalise_backward)
