@@ -18,7 +18,8 @@ class Chip:
       flops: dense bf16 FLOP/s.
       memory: bytes.
       bandwidth: of the memory, bytes/s.
-      links: to other chips of its slice, bytes/s, all links together, one way; 0 = not known.
+      links: to other chips of its slice or host, bytes/s, all links together, one way; 0 = not
+        known.
     """
 
     flops: float
@@ -27,7 +28,8 @@ class Chip:
     links: float = 0.0
 
 
-# Keys are whole words of ``device_kind``; TPU figures as on the pages of Cloud TPU's versions.
+# Keys are whole words of ``device_kind``; TPU figures as on the pages of Cloud TPU's versions,
+# those of GPUs for cards with NVLink.
 CHIPS = {
     "TPU v4": Chip(275e12, 32 * GIB, 1228e9, 300e9),
     "TPU v5 lite": Chip(197e12, 16 * GIB, 819e9, 200e9),
@@ -35,9 +37,10 @@ CHIPS = {
     "TPU v5p": Chip(459e12, 95 * GIB, 2765e9, 600e9),
     "TPU v5": Chip(459e12, 95 * GIB, 2765e9, 600e9),
     "TPU v6": Chip(918e12, 32 * GIB, 1640e9, 448e9),
-    "H200": Chip(989e12, 141e9, 4.8e12),
-    "H100": Chip(989e12, 80e9, 3.35e12),
-    "A100": Chip(312e12, 80e9, 2.0e12),
+    "B200": Chip(2250e12, 180e9, 7.7e12, 900e9),
+    "H200": Chip(989e12, 141e9, 4.8e12, 450e9),
+    "H100": Chip(989e12, 80e9, 3.35e12, 450e9),
+    "A100": Chip(312e12, 80e9, 2.0e12, 300e9),
     "L4": Chip(121e12, 24e9, 300e9),
     "V100": Chip(125e12, 32e9, 900e9),
 }

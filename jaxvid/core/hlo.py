@@ -18,6 +18,7 @@ _ARRAY = re.compile(r"\b(pred|bf16|[suf]\d+|f8\w+|c64)\[([\d,]*)\](\{[^}]*\})?")
 _ORDER = re.compile(r"\{([\d,]*)")
 _TILE = re.compile(r"T\(([\d,]+)\)")
 _SPACE = re.compile(r"S\((\d+)\)")
+_WORKSPACE = re.compile(r", s8\[\d+\](?:\{0\})?\)$")
 _PIECE = re.compile(r"channel_id=(\d+),.*chain_id=")
 _WIDTH = {"pred": 1, "bf16": 2, "c64": 8}
 
@@ -149,7 +150,8 @@ def _parse(name: str, text: str, root: bool) -> Instruction:
     text = _REMARK.sub("", text)
     if text.startswith("("):
         end = _closing(text, 1)
-        shape, rest = text[: end + 1], text[end + 2 :]
+        # Room that cuBLAS works in isn't a result.
+        shape, rest = _WORKSPACE.sub(")", text[: end + 1]), text[end + 2 :]
     else:
         shape, _, rest = text.partition(" ")
     op, _, rest = rest.partition("(")

@@ -1,14 +1,12 @@
 """Plan a run without running it: compile the real train step ahead of time, print what it needs.
 
-With a TPU topology (``v5e:16x16``) the step is compiled for that machine on a CPU-only host;
-otherwise for the devices at hand. ``jaxvid.tools.plan_table`` does so for many configs, machines
-and batches, and looks for the largest batch that fits.
+With a topology (``v5e:16x16``, ``h100:8``) the step is compiled for that machine on a CPU-only
+host; otherwise for the devices at hand. ``jaxvid.tools.plan_table`` does so for many configs,
+machines and batches, and looks for the largest batch that fits.
 """
 
-import os
 from collections import Counter
 from dataclasses import dataclass, field
-from importlib.util import find_spec
 from typing import Any
 
 import jax
@@ -19,18 +17,13 @@ from jaxvid.core.collectives import find_collectives
 from jaxvid.core.config import ConfigError, check
 from jaxvid.core.hardware import chip_of
 from jaxvid.core.run import Run
+from jaxvid.core.topology import GPU_OPTIONS, topology_devices
 from jaxvid.core.traffic import by_module, find_traffic
 from jaxvid.core.trees import num_bytes
 from jaxvid.core.writers import human
 from jaxvid.data.pipeline import SplitInfo
 
 _ASSUMED = SplitInfo(1_000_000, class_names=(), has_labels=True)
-_NO_TPU = {
-    "TPU_SKIP_MDS_QUERY": "1",
-    "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",
-    "TPU_WORKER_HOSTNAMES": "localhost",
-    "TPU_ACCELERATOR_TYPE": "v5litepod-16",
-}
 
 
 @dataclass(frozen=True)
@@ -47,13 +40,14 @@ class Plan:
         where the old state was. None if it gave up.
       problem: why the step doesn't fit; "" if it does, or if that can't be known.
       compiled_flops: by the compiler's analysis, which counts the bodies of loops once; without
-        ``method.scan`` the layers are no loop.
+        ``method.scan`` the layers are no loop; 0 where it counts none (GPUs that aren't here).
       accessed: bytes that the program moves to and from device memory, see :mod:`core.traffic`.
       modules: the same by the part of the model they belong to, largest first.
       collectives: ``{kind: (times per step, bytes of the results per step)}``.
       bounds: seconds of "compute" (model FLOPs at the peak), "memory" (``accessed`` at full
-        bandwidth) and "network" (collectives by rings over all links of a slice), where these are
-        known; what goes from slice to slice is listed as "send" and in no bound.
+        bandwidth) and "network" (collectives by rings over all links of a slice, or between the
+        GPUs of a host), where these are known; what goes from slice to slice is listed as "send"
+        and in no bound, and there is none between hosts of GPUs.
     """
 
     devices: str
@@ -76,33 +70,6 @@ class Plan:
         return self.bounds["compute"] / longest if longest else None
 
 
-def topology_devices(name: str) -> list[jax.Device]:
-    """Devices of a named TPU topology, such as "v5e:16x16", or of two such slices, "2*v5e:16x16".
-
-    Raises:
-      ConfigError: libtpu isn't installed or doesn't know the name.
-    """
-    from jax.experimental import topologies
-
-    # No TPU is touched: libtpu need not ask for this machine's, nor keep others from planning, nor
-    # complain that it doesn't know what it runs on.
-    for flag, value in _NO_TPU.items():
-        os.environ.setdefault(flag, value)
-    slices, _, one = name.rpartition("*")
-    try:
-        fields = {"num_slices": int(slices)} if slices else {}
-        if slices and int(slices) < 1:
-            raise ValueError("there is at least one slice")
-        found = topologies.get_topology_desc(platform="tpu", topology_name=one, **fields)
-        return list(found.devices)
-    except (RuntimeError, ValueError, NotImplementedError) as error:
-        missing = "" if find_spec("libtpu") else "install jaxvid[tpu]; "
-        raise ConfigError(
-            f"--topology={name}: {str(error).splitlines()[0]} ({missing}"
-            "names look like v5e:4x4, v6e:16x16, v5p:4x4x4, 2*v5e:16x16)"
-        ) from error
-
-
 class _WithoutVideos(Run):
     """A run whose videos nobody has: only its length depends on their number."""
 
@@ -116,7 +83,7 @@ class _WithoutVideos(Run):
 
 
 def planned_run(config: ConfigDict, topology: str | None = None) -> Run:
-    """The run to plan, on a TPU topology or the devices at hand; it needs no videos.
+    """The run to plan, on a topology or the devices at hand; it needs no videos.
 
     Raises:
       ConfigError: of the config, or as :func:`topology_devices`.
@@ -146,7 +113,9 @@ def make_plan(run: Run) -> Plan:
         "state": num_bytes_per_device(run.abstract_state),
     }
     try:
-        compiled = run.compile_step(run.variant(run.info.total_steps - 1))
+        tuned = devices[0].platform != "gpu" or devices[0] in jax.devices()
+        options = None if tuned else GPU_OPTIONS
+        compiled = run.compile_step(run.variant(run.info.total_steps - 1), options)
     except jax.errors.JaxRuntimeError as error:
         if "RESOURCE_EXHAUSTED" not in str(error):
             raise
@@ -180,13 +149,19 @@ def make_plan(run: Run) -> Plan:
     bounds = {}
     if chip:
         bounds = {"compute": flops / chip.flops, "memory": accessed / chip.bandwidth}
-        bounds |= {"network": moved / chip.links} if chip.links else {}
+        if chip.links and not _leaves_hosts(devices):
+            bounds["network"] = moved / chip.links
     return Plan(
         **known, needed=needed, problem=problem,
-        compiled_flops=compiled.cost_analysis().get("flops", 0.0), accessed=accessed,
+        compiled_flops=(compiled.cost_analysis() or {}).get("flops", 0.0), accessed=accessed,
         modules=modules, collectives={kind: (times[kind], sizes[kind]) for kind in times},
         bounds=bounds,
     )  # fmt: skip
+
+
+def _leaves_hosts(devices) -> bool:
+    """Whether GPUs of several hosts take part, between which there is no known link."""
+    return devices[0].platform == "gpu" and len({d.process_index for d in devices}) > 1
 
 
 def num_bytes_per_device(tree) -> int:
@@ -229,11 +204,12 @@ def print_plan(config, topology: str | None = None) -> None:
     print(banner.make_banner(run, plan.flops * run.mesh.size, "none: planning only", []))
     rows = {"devices": plan.devices, "state/device": human(plan.state, "B", 1024)}
     room = f" of {human(plan.memory, 'B', 1024)}" if plan.memory else ""
+    counted = f", {human(plan.compiled_flops, 'FLOP')} by the compiler, loops counted once"
+    counted = counted if plan.compiled_flops else ""
     if plan.needed is not None:
         rows |= {
             "memory/device": human(plan.needed, "B", 1024) + room,
-            "FLOPs/device": f"{human(plan.flops, 'FLOP')} by the model, "
-            f"{human(plan.compiled_flops, 'FLOP')} by the compiler, loops counted once",
+            "FLOPs/device": f"{human(plan.flops, 'FLOP')} by the model" + counted,
             "memory traffic": f"{human(plan.accessed, 'B')} per device: "
             + ", ".join(f"{name} {human(size, 'B')}" for name, size in plan.modules[:4]),
             "collectives": ", ".join(

@@ -301,9 +301,9 @@ class Run:
             self._traced[variant] = step.trace(self.abstract_state, self.abstract_batch)
         return self._traced[variant]
 
-    def compile_step(self, variant) -> jax.stages.Compiled:
+    def compile_step(self, variant, options=None) -> jax.stages.Compiled:
         """The step of one variant, ready to call with a placed state and batch."""
-        step = self.traced_step(variant).lower().compile()
+        step = self.traced_step(variant).lower().compile(options)
         release_freed_memory()
         return step
 

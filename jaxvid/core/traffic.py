@@ -52,13 +52,21 @@ def find_traffic(text: str) -> list[Traffic]:
             continue
         size = _moved(program, body, one)
         if size:
-            found.append(Traffic(size, times, _where(one)))
+            found.append(Traffic(size, times, _where(one) or _of_root(program, one)))
     return found
 
 
 def _where(one: Instruction) -> str:
     found = _WHERE.search(one.attributes)
     return found[1] if found else ""
+
+
+def _of_root(program: Program, one: Instruction) -> str:
+    """Where the result of a fusion comes from that has no name of its own."""
+    if one.op != "fusion":
+        return ""
+    inner = program.computations[_CALLED.search(one.attributes)[1]]
+    return next(_where(part) for part in inner.values() if part.root)
 
 
 def _pieces(program: Program, one: Instruction) -> Iterator[tuple[Computation, Instruction]]:

@@ -52,15 +52,19 @@ def _best_form(q, k):
 
 
 def _fits_cudnn(q):
-    return q.dtype == jnp.bfloat16 and q.shape[-1] % 8 == 0 and q.shape[-1] <= 128 and for_cuda()
+    return q.dtype == jnp.bfloat16 and q.shape[-1] % 8 == 0 and q.shape[-1] <= 128 and for_cuda(q)
 
 
-def for_cuda() -> bool:
-    """Whether the program that is being traced runs on an NVIDIA GPU.
+def for_cuda(x: Array) -> bool:
+    """Whether the program that is being traced with ``x`` runs on an NVIDIA GPU.
 
-    The fused kernel can't be traced where it can't run, so this is asked now and not, as
-    elsewhere, when the program is lowered. ``jax.default_device`` says it where there are several.
+    The fused kernel can't be lowered where it can't run, so this is asked now and not, as
+    elsewhere, when the program is lowered. The mesh of ``x`` says it, of a machine that isn't here
+    too; without one ``jax.default_device`` does.
     """
+    chip = jax.typeof(x).sharding.mesh.abstract_device
+    if chip is not None:
+        return "NVIDIA" in chip.device_kind
     device = jax.config.jax_default_device or jax.devices()[0]
     device = jax.devices(device)[0] if isinstance(device, str) else device
     return device.platform == "gpu" and "cuda" in device.client.platform_version

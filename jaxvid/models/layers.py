@@ -26,9 +26,7 @@ def gelu(x: Array) -> Array:
     """Gaussian error linear unit in its erf form, ``x Phi(x)``.
 
     With its own derivative, because the automatic one keeps several arrays of the size of ``x``,
-    some of them in f32. This keeps one in the dtype of ``x``: ``x`` itself; on a GPU in bfloat16
-    the slope ``Phi(x) + x phi(x)``, read faster there than computed again. (A TPU's compiler would
-    write ``x`` beside it.)
+    some of them in f32. This keeps ``x`` alone.
     """
     wide = x.astype(jnp.float32)
     return (wide * _normal_cdf(wide, _bell(wide), x.dtype)).astype(x.dtype)
@@ -62,16 +60,12 @@ def _normal_cdf(x, bell, dtype):
     return jnp.where(x < 0, tail, 1.0 - tail)
 
 
-def _keeps_slope(dtype):
-    return dtype != jnp.float32 and for_cuda()
-
-
 def _gelu_forward(x):
-    return gelu(x), _gelu_slope(x) if _keeps_slope(x.dtype) else x
+    return gelu(x), x
 
 
-def _gelu_backward(kept, grad):
-    return (grad * (kept if _keeps_slope(kept.dtype) else _gelu_slope(kept)),)
+def _gelu_backward(x, grad):
+    return (grad * _gelu_slope(x),)
 
 
 gelu.defvjp(_gelu_forward, _gelu_backward)
@@ -159,7 +153,7 @@ class Projections(nn.Module):
             own = _columns(kernel.reshape(-1, self.parts, self.features))
             joint = jnp.einsum("nd,dpf->npf", flat, own)
             out = [joint[:, i] for i in range(self.parts)]
-        elif for_cuda():
+        elif for_cuda(x):
             out = [flat @ part for part in jnp.split(kernel, self.parts, axis=-1)]
         else:
             out = jnp.split(flat @ kernel, self.parts, axis=-1)

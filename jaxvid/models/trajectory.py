@@ -286,7 +286,7 @@ class TrajectoryAttention(nn.Module):
             tokens = orthoformer_step(q, k, v, landmarks, self.frames, self.impl)
         else:
             tokens = spatial_step(q, k, v, self.frames, self.impl)
-        on_gpu = self.impl == "auto" and for_cuda()
+        on_gpu = self.impl == "auto" and for_cuda(x)
         over_time = temporal_step_projected if on_gpu else temporal_step_by_frame
         out = over_time(tokens, weights, self.heads, self.project_values)
         return dense(weights["proj"], out)

@@ -22,7 +22,7 @@ from jax.sharding import SingleDeviceSharding
 from jaxvid.core.config import check
 from jaxvid.core.flops import count_flops
 from jaxvid.core.hardware import chip_of
-from jaxvid.core.plan import topology_devices
+from jaxvid.core.topology import topology_devices
 from jaxvid.core.traffic import find_traffic
 from jaxvid.main import error_exit
 from jaxvid.models.attention import attention, grouped_attention

@@ -87,6 +87,30 @@ def test_a_collective_behind_other_work_counts_once_and_what_is_handed_through_n
     assert first.size == second.size == 2 * 8 * 4
 
 
+ON_A_GPU = """
+%piece (all: bf16[3,8,16], x: bf16[4,8]) -> (bf16[4,16], s8[1000]) {
+  %all = bf16[3,8,16]{2,1,0} parameter(0)
+  %x = bf16[4,8]{1,0} parameter(1)
+  %layer = bf16[1,8,16]{2,1,0} slice(%all), slice={[1:2], [0:8], [0:16]}
+  %kernel = bf16[8,16]{1,0} bitcast(%layer)
+  ROOT %product = (bf16[4,16]{1,0}, s8[1000]{0}) custom-call(%x, %kernel), custom_call_target="__cublas$lt$matmul", metadata={op_name="jit(step)/Model/fc/dot_general"}
+}
+ENTRY %main (all: bf16[3,8,16], x: bf16[4,8]) -> bf16[4,16] {
+  %all = bf16[3,8,16]{2,1,0} parameter(0)
+  %x = bf16[4,8]{1,0} parameter(1)
+  %f = (bf16[4,16]{1,0}, s8[1000]{0}) fusion(%all, %x), kind=kCustom, calls=%piece
+  ROOT %y = bf16[4,16]{1,0} get-tuple-element(%f), index=0
+}
+"""  # noqa: E501
+
+
+def test_room_that_a_product_works_in_is_no_traffic():
+    """And a fusion without a name has that of its result."""
+    (product,) = find_traffic(ON_A_GPU)
+    assert product.size == 2 * (8 * 16 + 4 * 8 + 4 * 16)  # one kernel of three, operand, result
+    assert product.where == "jit(step)/Model/fc/dot_general"
+
+
 @pytest.mark.parametrize(
     "shape, size, stored",
     [

@@ -22,8 +22,9 @@ TINY = {
 FULL = {
     "xla_backend_optimization_level": 3,
     "xla_llvm_disable_expensive_passes": False,
-    "xla_cpu_use_fusion_emitters": True,
 }
+if jax.__version_info__ < (0, 12):
+    FULL["xla_cpu_use_fusion_emitters"] = True
 RUN = RunInfo(steps_per_epoch=2, total_steps=30, global_batch=4)
 IN_CHARGE = Context(5, 30, 2.5, True, jax.random.key(0), ("default", "policy"), run=RUN)
 

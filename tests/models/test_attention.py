@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.sharding import AbstractDevice, AbstractMesh, AxisType, NamedSharding, PartitionSpec
 
 from jaxvid.core.config import ConfigError
 from jaxvid.models import attention as module
@@ -142,11 +143,11 @@ def test_fused_kernel_gets_one_attention_per_group(monkeypatch):
     monkeypatch.setattr(module, "attention", lambda q, k, v, impl: attention(q, k, v, "xla"))
     np.testing.assert_allclose(grouped_attention(q, k, v, "cudnn"), exact, atol=1e-6)
     # "auto" is this on a GPU, in half precision.
-    monkeypatch.setattr(module, "for_cuda", lambda: True)
+    monkeypatch.setattr(module, "for_cuda", lambda x: True)
     half = [x.astype(jnp.bfloat16) for x in (q, k, v)]
     folded = grouped_attention(*half, "cudnn")
     np.testing.assert_array_equal(grouped_attention(*half), folded)
-    monkeypatch.setattr(module, "for_cuda", lambda: False)
+    monkeypatch.setattr(module, "for_cuda", lambda x: False)
     assert (grouped_attention(*half) != folded).any()
 
 
@@ -154,7 +155,7 @@ def test_fused_kernel_is_chosen_for_half_precision_on_a_gpu(monkeypatch):
     """Its axes are those of the other forms; JAX's own plain form stands in for the kernel."""
     plain = functools.partial(jax.nn.dot_product_attention, implementation="xla")
     monkeypatch.setattr(module, "_fused", plain)
-    monkeypatch.setattr(module, "for_cuda", lambda: True)
+    monkeypatch.setattr(module, "for_cuda", lambda x: True)
     wide, half = inputs(5, 7)[:3], inputs(5, 7, jnp.bfloat16)[:3]
     assert module._best_form(*half[:2]) is plain
     assert module._best_form(*wide[:2]) is module._einsum_attention
@@ -163,7 +164,19 @@ def test_fused_kernel_is_chosen_for_half_precision_on_a_gpu(monkeypatch):
 
 
 def test_programs_for_the_cpu_never_hold_the_kernel_of_a_gpu():
-    assert not module.for_cuda()
+    x = jnp.ones(3)
+    assert not module.for_cuda(x)
     for device in (jax.devices("cpu")[1], "cpu"):
         with jax.default_device(device):
-            assert not module.for_cuda()
+            assert not module.for_cuda(x)
+
+
+@pytest.mark.parametrize("kind", ["NVIDIA H100 80GB HBM3", "TPU v5 lite", "AMD Instinct MI300X"])
+def test_the_mesh_of_an_array_says_what_it_runs_on(kind):
+    """A mesh of machines that are not here has no devices, but says of what kind they are."""
+    chip = AbstractDevice(kind, 8, "gpu")
+    mesh = AbstractMesh((1,), ("x",), (AxisType.Auto,), abstract_device=chip)
+    found = []
+    x = jax.ShapeDtypeStruct((4,), jnp.float32, sharding=NamedSharding(mesh, PartitionSpec()))
+    jax.jit(lambda x: found.append(module.for_cuda(2 * x))).trace(x)
+    assert found == [kind.startswith("NVIDIA")]

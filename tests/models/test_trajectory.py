@@ -59,7 +59,7 @@ def direct(weights, x, frames=F, heads=HEADS, project_values=True):
 )
 def test_all_forms_equal_the_direct_one(project_values, impl, cuda, monkeypatch):
     """Values and all gradients to 2e-5."""
-    monkeypatch.setattr(trajectory, "for_cuda", lambda: cuda)
+    monkeypatch.setattr(trajectory, "for_cuda", lambda x: cuda)
     module = TrajectoryAttention(HEADS, F, impl=impl, project_values=project_values)
     weights, x, probe = make_weights(), make_tokens(), make_tokens(2)
 
