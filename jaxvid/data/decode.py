@@ -26,6 +26,8 @@ from jaxvid.data.remote import RemoteError, RemoteFile, is_url
 _INDEXED_FORMATS = ("mov", "matroska")
 _COVER = av.stream.Disposition.attached_pic
 _INDEXED_CODECS = ("h264", "hevc", "vp9", "av1", "libdav1d", "mjpeg", "ffv1")
+# Titles that aren't UTF-8 don't matter; PyAV 19 has no such setting, and reads past them.
+TITLES = {"metadata_errors": "replace"} if int(av.__version__.split(".")[0]) < 19 else {}
 
 
 class VideoError(UserError):
@@ -231,7 +233,7 @@ def _failures(path) -> Iterator[None]:
 @contextmanager
 def _open(path) -> Iterator[tuple]:
     """Container and its video stream; every failure inside becomes a VideoError."""
-    with _failures(path), av.open(open_file(path), metadata_errors="replace") as container:
+    with _failures(path), av.open(open_file(path), **TITLES) as container:
         videos = [s for s in container.streams.video if not s.disposition & _COVER]
         if not videos:
             raise VideoError(path, "has no video stream")

@@ -6,6 +6,8 @@ from pathlib import Path
 import av
 import numpy as np
 
+from jaxvid.data.decode import TITLES
+
 
 def numbered_frames(count: int, width: int = 64, height: int = 48) -> np.ndarray:
     """uint8 (count, height, width, 3); frame i has the grey level 3 * i mod 250 on its left."""
@@ -72,7 +74,7 @@ def cut_video(source: Path, target: Path, first_key: int, offset: int, rotation:
 
 def sequential(path: Path) -> list[np.ndarray]:
     """All frames as PyAV decodes them from the start."""
-    with av.open(str(path), metadata_errors="replace") as container:
+    with av.open(str(path), **TITLES) as container:
         frames = container.decode(container.streams.video[0])
         return [
             np.rot90(frame.to_ndarray(format="rgb24"), round(frame.rotation / 90) % 4)
