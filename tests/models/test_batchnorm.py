@@ -10,7 +10,7 @@ from jax.sharding import PartitionSpec as P
 from jaxvid.core import sharding
 from jaxvid.core.config import ConfigError
 from jaxvid.core.sharding import MeshConfig
-from jaxvid.models.batchnorm import BatchNorm
+from jaxvid.models.batchnorm import BatchNorm, _moments, _moments_at_once
 
 X = 3 + 2 * jax.random.normal(jax.random.key(0), (8, 2, 3, 2, 5))
 
@@ -47,6 +47,38 @@ def test_evaluation_uses_the_running_statistics():
     params = variables["params"]
     expected = (X[:1] - stats["mean"]) / jnp.sqrt(stats["var"] + 1e-5)
     np.testing.assert_allclose(out, expected * params["scale"] + params["bias"], atol=1e-5)
+
+
+@pytest.mark.parametrize("group_size", [None, 4])
+def test_gradients_are_those_of_the_formula(group_size):
+    def formula(x, scale, bias):
+        parts = x.reshape(8 // (group_size or 8), -1, 5)
+        unit = (parts - parts.mean(1, keepdims=True)) / jnp.sqrt(parts.var(1, keepdims=True) + 1e-2)
+        return (unit * scale + bias).reshape(x.shape)
+
+    def module(x, scale, bias):
+        net = BatchNorm(eps=1e-2, group_size=group_size)
+        return run(net, {**init(net), "params": {"scale": scale, "bias": bias}}, x)[0]
+
+    weights = jax.random.normal(jax.random.key(1), X.shape)
+    found, expected = (
+        jax.grad(lambda *args, f=f: (f(*args) * weights).sum(), (0, 1, 2))(
+            X, jnp.linspace(0.5, 2, 5), jnp.linspace(-1, 1, 5)
+        )
+        for f in (module, formula)
+    )
+    for a, b in zip(found, expected):
+        np.testing.assert_allclose(a, b, atol=2e-5)
+
+
+@pytest.mark.parametrize("mean", [0.0, 1e4])
+def test_moments_in_one_pass_are_those_of_two(mean):
+    x = mean + jax.random.normal(jax.random.key(2), (3, 500, 4))
+    exact = np.asarray(x, np.float64)
+    for moments in (_moments, _moments_at_once):
+        found = moments(x)
+        np.testing.assert_allclose(found[0], exact.mean(1, keepdims=True), rtol=1e-6, atol=1e-6)
+        np.testing.assert_allclose(found[1], exact.var(1, keepdims=True), rtol=1e-4)
 
 
 def test_groups_are_separate_batches():
