@@ -30,8 +30,8 @@ class Mask(NamedTuple):
 
 def indices_to_mask(visible: Array, num_tokens: int) -> Array:
     """Index lists (B, Nv) to booleans (B, N), True = masked."""
-    rows = jnp.arange(visible.shape[0])[:, None]
-    return jnp.ones((visible.shape[0], num_tokens), bool).at[rows, visible].set(False)
+    # Row by row: as one scatter into all rows, a batch in parts gathers its indices on a GPU.
+    return jax.vmap(lambda row: jnp.ones(num_tokens, bool).at[row].set(False))(visible)
 
 
 def mask_to_indices(mask: Array, num_visible: int) -> Mask:
