@@ -29,7 +29,7 @@ _MODE = flags.DEFINE_enum(
     "What to do; plan: compile a step and say what it needs; check: print the banner, or what is "
     "wrong with config, data or devices, and leave.",
 )
-_TOPOLOGY = flags.DEFINE_string("topology", None, "mode=plan: a TPU topology such as v5e:16x16.")
+_TOPOLOGY = flags.DEFINE_string("topology", None, "mode=plan: such as v5e:16x16 or h100:8.")
 _CACHE = flags.DEFINE_string(
     "compilation_cache",
     os.environ.get("JAX_COMPILATION_CACHE_DIR", "~/.cache/jaxvid/xla"),

@@ -42,6 +42,8 @@ class Plan:
       compiled_flops: by the compiler's analysis, which counts the bodies of loops once; without
         ``method.scan`` the layers are no loop; 0 where it counts none (GPUs that aren't here).
       accessed: bytes that the program moves to and from device memory, see :mod:`core.traffic`.
+      library: those of them that kernels of libraries move (products, convolutions and fused
+        attention of a GPU); the rest are the compiler's own passes.
       modules: the same by the part of the model they belong to, largest first.
       collectives: ``{kind: (times per step, bytes of the results per step)}``.
       bounds: seconds of "compute" (model FLOPs at the peak), "memory" (``accessed`` at full
@@ -59,6 +61,7 @@ class Plan:
     problem: str = ""
     compiled_flops: float = 0.0
     accessed: float = 0.0
+    library: float = 0.0
     modules: list[tuple[str, int]] = field(default_factory=list)
     collectives: dict[str, tuple[int, int]] = field(default_factory=dict)
     bounds: dict[str, float] = field(default_factory=dict)
@@ -139,7 +142,8 @@ def make_plan(run: Run) -> Plan:
     if chip and needed > chip.memory and devices[0].platform != "tpu":
         problem = f"needs {human(needed, 'B', 1024)} of {human(chip.memory, 'B', 1024)}"
     text = compiled.as_text()
-    modules = by_module(find_traffic(text))
+    traffic = find_traffic(text)
+    modules = by_module(traffic)
     accessed = sum(size for _, size in modules)
     times, sizes, moved = Counter(), Counter(), 0.0
     for one in find_collectives(text):
@@ -154,8 +158,8 @@ def make_plan(run: Run) -> Plan:
     return Plan(
         **known, needed=needed, problem=problem,
         compiled_flops=(compiled.cost_analysis() or {}).get("flops", 0.0), accessed=accessed,
-        modules=modules, collectives={kind: (times[kind], sizes[kind]) for kind in times},
-        bounds=bounds,
+        library=sum(one.size * one.times for one in traffic if one.library), modules=modules,
+        collectives={kind: (times[kind], sizes[kind]) for kind in times}, bounds=bounds,
     )  # fmt: skip
 
 
@@ -206,11 +210,13 @@ def print_plan(config, topology: str | None = None) -> None:
     room = f" of {human(plan.memory, 'B', 1024)}" if plan.memory else ""
     counted = f", {human(plan.compiled_flops, 'FLOP')} by the compiler, loops counted once"
     counted = counted if plan.compiled_flops else ""
+    beside = f", {human(plan.accessed - plan.library, 'B')} of it beside products and attention"
+    beside = beside if run.mesh.devices.flat[0].platform == "gpu" else ""
     if plan.needed is not None:
         rows |= {
             "memory/device": human(plan.needed, "B", 1024) + room,
             "FLOPs/device": f"{human(plan.flops, 'FLOP')} by the model" + counted,
-            "memory traffic": f"{human(plan.accessed, 'B')} per device: "
+            "memory traffic": f"{human(plan.accessed, 'B')} per device{beside}: "
             + ", ".join(f"{name} {human(size, 'B')}" for name, size in plan.modules[:4]),
             "collectives": ", ".join(
                 f"{n} {kind} ({human(size, 'B')})" for kind, (n, size) in plan.collectives.items()

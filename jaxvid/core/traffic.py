@@ -31,11 +31,14 @@ class Traffic:
       size: bytes read and written every time.
       times: how often a step runs it.
       where: path of modules and functions that it comes from, "" where the compiler doesn't say.
+      library: whether it calls a kernel that isn't the compiler's own: on a GPU those of products,
+        convolutions and fused attention.
     """
 
     size: int
     times: int
     where: str
+    library: bool = False
 
 
 def find_traffic(text: str) -> list[Traffic]:
@@ -52,7 +55,10 @@ def find_traffic(text: str) -> list[Traffic]:
             continue
         size = _moved(program, body, one)
         if size:
-            found.append(Traffic(size, times, _where(one) or _of_root(program, one)))
+            called = [one, *_root(program, one)]
+            where = next(filter(None, map(_where, called)), "")
+            library = any(part.op == "custom-call" for part in called)
+            found.append(Traffic(size, times, where, library))
     return found
 
 
@@ -61,12 +67,12 @@ def _where(one: Instruction) -> str:
     return found[1] if found else ""
 
 
-def _of_root(program: Program, one: Instruction) -> str:
-    """Where the result of a fusion comes from that has no name of its own."""
+def _root(program: Program, one: Instruction) -> list[Instruction]:
+    """What the result of a fusion is."""
     if one.op != "fusion":
-        return ""
+        return []
     inner = program.computations[_CALLED.search(one.attributes)[1]]
-    return next(_where(part) for part in inner.values() if part.root)
+    return [part for part in inner.values() if part.root]
 
 
 def _pieces(program: Program, one: Instruction) -> Iterator[tuple[Computation, Instruction]]:
