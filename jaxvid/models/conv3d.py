@@ -210,7 +210,7 @@ def _conv_factored(stride, pads, x, kernel):
         x = x[:, :, :: stride[1], :: stride[2]]
         places = x.reshape(*x.shape[:2], -1, x.shape[-1])
         out = _conv2d((stride[0], 1), (pads[0], (0, 0)), places, kernel[:, 0])
-        return out.reshape(len(x), -1, *x.shape[2:4], kernel.shape[-1])
+        return out.reshape(*out.shape[:2], *x.shape[2:4], kernel.shape[-1])
     return _conv_direct(stride, pads, x, kernel)
 
 
