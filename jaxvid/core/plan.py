@@ -42,7 +42,7 @@ class Plan:
       compiled_flops: by the compiler's analysis, which counts the bodies of loops once; without
         ``method.scan`` the layers are no loop; 0 where it counts none (GPUs that aren't here).
       accessed: bytes that the program moves to and from device memory, see :mod:`core.traffic`.
-      library: those of them that kernels of libraries move (products, convolutions and fused
+      external: those of them that kernels of libraries move (products, convolutions and fused
         attention of a GPU); the rest are the compiler's own passes.
       modules: the same by the part of the model they belong to, largest first.
       collectives: ``{kind: (times per step, bytes of the results per step)}``.
@@ -61,7 +61,7 @@ class Plan:
     problem: str = ""
     compiled_flops: float = 0.0
     accessed: float = 0.0
-    library: float = 0.0
+    external: float = 0.0
     modules: list[tuple[str, int]] = field(default_factory=list)
     collectives: dict[str, tuple[int, int]] = field(default_factory=dict)
     bounds: dict[str, float] = field(default_factory=dict)
@@ -158,7 +158,7 @@ def make_plan(run: Run) -> Plan:
     return Plan(
         **known, needed=needed, problem=problem,
         compiled_flops=(compiled.cost_analysis() or {}).get("flops", 0.0), accessed=accessed,
-        library=sum(one.size * one.times for one in traffic if one.library), modules=modules,
+        external=sum(one.size * one.times for one in traffic if one.external), modules=modules,
         collectives={kind: (times[kind], sizes[kind]) for kind in times}, bounds=bounds,
     )  # fmt: skip
 
@@ -210,7 +210,7 @@ def print_plan(config, topology: str | None = None) -> None:
     room = f" of {human(plan.memory, 'B', 1024)}" if plan.memory else ""
     counted = f", {human(plan.compiled_flops, 'FLOP')} by the compiler, loops counted once"
     counted = counted if plan.compiled_flops else ""
-    beside = f", {human(plan.accessed - plan.library, 'B')} of it beside products and attention"
+    beside = f", {human(plan.accessed - plan.external, 'B')} of it outside of cuBLAS and cuDNN"
     beside = beside if run.mesh.devices.flat[0].platform == "gpu" else ""
     if plan.needed is not None:
         rows |= {

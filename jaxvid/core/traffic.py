@@ -31,14 +31,14 @@ class Traffic:
       size: bytes read and written every time.
       times: how often a step runs it.
       where: path of modules and functions that it comes from, "" where the compiler doesn't say.
-      library: whether it calls a kernel that isn't the compiler's own: on a GPU those of products,
+      external: whether it calls a kernel that isn't the compiler's own: on a GPU those of products,
         convolutions and fused attention.
     """
 
     size: int
     times: int
     where: str
-    library: bool = False
+    external: bool = False
 
 
 def find_traffic(text: str) -> list[Traffic]:
@@ -57,8 +57,8 @@ def find_traffic(text: str) -> list[Traffic]:
         if size:
             called = [one, *_root(program, one)]
             where = next(filter(None, map(_where, called)), "")
-            library = any(part.op == "custom-call" for part in called)
-            found.append(Traffic(size, times, where, library))
+            external = any(part.op == "custom-call" for part in called)
+            found.append(Traffic(size, times, where, external))
     return found
 
 

@@ -12,7 +12,7 @@ CLASSES = 400
 # So small that every timed step computes with the weights it began with, whatever is learned.
 TINY_LR = 1e-6
 DECODERS = {"tiny": (24, 4, 1), "S": (192, 4, 3), "B": (384, 4, 6), "L": (512, 4, 8)}
-OWN = ("size", "batch", "dtype")  # fields of a row that are not the method's
+OWN = ("size", "batch", "dtype")  # fields of a row that are the task's, not the method's
 
 Steps = Callable[[int], float]
 
@@ -71,6 +71,15 @@ def parse_row(row: str) -> tuple[str, dict]:
     return framework, fields
 
 
+def xla_flags(row: str) -> str:
+    """Flags of XLA that a row is compiled with.
+
+    >>> xla_flags("jax:size=L,xla=--xla_gpu_dot_merger_threshold_mb=0")
+    '--xla_gpu_dot_merger_threshold_mb=0'
+    """
+    return parse_row(row)[1].get("xla", "")
+
+
 def make_row(task: Task, row: str) -> tuple[Steps, Callable[[], dict]]:
     """Takes so many steps and gives the last loss; and what a row knows of itself.
 
@@ -79,6 +88,7 @@ def make_row(task: Task, row: str) -> tuple[Steps, Callable[[], dict]]:
     "parameters", "optimiser" (and whatever else a run keeps) and "temporaries".
     """
     framework, fields = parse_row(row)
+    fields.pop("xla", "")
     task = replace(task, **{name: fields.pop(name) for name in OWN if name in fields})
     if framework == "torch":
         return make_torch_row(task, fields)

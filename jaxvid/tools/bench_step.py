@@ -12,9 +12,10 @@ is that of a process which finds its programs compiled, as every start of a run 
         --rows jax configs/sigma_ssv2.py:B torch:fused=1 torch:fused=1,compiled=default
 
 A row is ``jax`` or ``torch``, then fields, or a config file. Fields are ``size``, ``batch`` and
-``dtype``, for jax ``attention`` and those of ``config.method``, for torch (which must be installed)
-``fused`` (its own attention kernel), ``bf16`` (autocast), ``rho`` and ``compiled`` (a mode of
-torch.compile). Transformers are pretrained by VideoMAE, convolutional nets classify 400 classes.
+``dtype``, for jax ``attention``, ``xla`` (flags of XLA) and those of ``config.method``, for torch
+(which must be installed) ``fused`` (its own attention kernel), ``bf16`` (autocast), ``rho`` and
+``compiled`` (a mode of torch.compile). Transformers are pretrained by VideoMAE, convolutional nets
+classify 400 classes.
 """
 
 import argparse
@@ -33,7 +34,7 @@ from dataclasses import astuple
 
 import numpy as np
 
-from jaxvid.tools.bench_rows import Task, make_row
+from jaxvid.tools.bench_rows import Task, make_row, xla_flags
 
 SWEEP = (0.05, 0.25, 0.5, 0.75, 0.9, 0.95)
 
@@ -60,15 +61,13 @@ def measure(task: Task, rows: Sequence[str], rounds: int, warm: int = 2) -> dict
             "JAX_COMPILATION_CACHE_DIR": cache,
             "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
         }
+        flags = os.environ.get("XLA_FLAGS", "")
+        envs = {row: env | {"XLA_FLAGS": f"{flags} {xla_flags(row)}"} for row in rows}
         if task.device == "cpu":  # without turns a worker compiles and ends
             for row in rows:
-                subprocess.run(commands[row], stdin=subprocess.DEVNULL, env=env, check=True)
-        workers = {
-            row: subprocess.Popen(
-                commands[row], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=env
-            )
-            for row in rows
-        }
+                subprocess.run(commands[row], stdin=subprocess.DEVNULL, env=envs[row])
+        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+        workers = {row: subprocess.Popen(commands[row], env=envs[row], **pipes) for row in rows}
         return take_turns(workers, rounds, warm)
 
 
@@ -77,22 +76,25 @@ def take_turns(
 ) -> dict[str, list[dict]]:
     """What :func:`serve` says in each of ``rounds`` turns after ``warm`` others; ends the workers.
 
-    Stopped by Ctrl-C it gives the rounds that are whole.
+    A row whose worker has ended is left out. Stopped by Ctrl-C it gives the rounds that are whole.
 
     Raises:
-      SystemExit: a worker has ended, or no round was whole.
+      SystemExit: all workers have ended, or no round was whole.
     """
-    rows, start = list(workers), time.perf_counter()
-    costs: dict[str, list[dict]] = {row: [] for row in rows}
+    start = time.perf_counter()
+    costs: dict[str, list[dict]] = {row: [] for row in workers}
     try:
         for number in range(warm + rounds):
-            for row, worker in workers.items():
+            for row in list(costs):
+                worker = workers[row]
                 with suppress(BrokenPipeError):  # it has ended; there is no line to read
                     worker.stdin.write("step\n")
                     worker.stdin.flush()
                 line = worker.stdout.readline()
                 if not line:
-                    raise SystemExit(f"row '{row}' failed, see its message above")
+                    print(f"{row}: failed, see its message above", file=sys.stderr)
+                    del costs[row]
+                    continue
                 if number == 0:
                     seconds = time.perf_counter() - start
                     print(f"{row}: first steps done after {seconds:.0f} s", file=sys.stderr)
@@ -109,6 +111,8 @@ def take_turns(
                 worker.stdin.close()
             worker.terminate()
             worker.wait()
+    if not costs:
+        raise SystemExit("no row is left")
     return costs
 
 
@@ -198,15 +202,20 @@ def main(argv: Sequence[str] | None = None) -> None:
         args.dtype or ("bfloat16" if gpu else "float32"), args.turn or (10 if gpu else 1),
     )  # fmt: skip
     costs = measure(task, rows, args.rounds)
-    against = args.against or next((r for r in rows if r.startswith("torch")), rows[0])
+    left = list(costs)
+    against = args.against if args.against in left else left[0]
+    if not args.against:
+        against = next((row for row in left if row.startswith("torch")), against)
     place = "" if gpu else f", {args.cores} core(s)"
-    print(f"{task}, {len(costs[rows[0]])} rounds{place}")
+    print(f"{task}, {len(costs[against])} rounds{place}")
     print(report(costs, against, "wall" if gpu else "cpu"))
     if not gpu:
         print(report_memory(costs))
     if args.json:
         with open(args.json, "w") as file:
             json.dump(costs, file)
+    if len(left) < len(rows):
+        raise SystemExit(f"{len(rows) - len(left)} of {len(rows)} rows failed")
 
 
 if __name__ == "__main__":

@@ -79,7 +79,6 @@ def test_a_tpu_gathers_no_activations_to_split_attention():
 def test_a_step_is_compiled_for_gpus_that_are_not_here(topology, network):
     pytest.importorskip("jax_cuda13_plugin")
     config = smoke("videomae_ssv2", batch_size=4, method__dtype="bfloat16", data__source="video")
-    config.optim.default.warmup_epochs = 0
     run = planned_run(config, topology)
     plan = make_plan(run)
     assert plan.devices == "4 x NVIDIA H100 80GB HBM3"
@@ -89,3 +88,11 @@ def test_a_step_is_compiled_for_gpus_that_are_not_here(topology, network):
     text = run.compile_step(run.variant(0), module.GPU_OPTIONS).as_text()
     assert text.count("__cudnn$fmhaSoftmaxBackward") == 3  # blocks of encoder and decoder
     assert jax.default_backend() == "cpu"
+
+
+@pytest.mark.slow
+def test_a_batch_over_gpus_gathers_no_indices_of_a_mask():
+    pytest.importorskip("jax_cuda13_plugin")
+    own = {"method__dtype": "bfloat16", "method__m_o": 0.0, "method__rho": 0.5}
+    config = smoke("tats_ssv2", batch_size=8, **own)
+    assert set(make_plan(planned_run(config, "h100:4")).collectives) == {"all-reduce"}

@@ -109,7 +109,7 @@ def test_room_that_a_product_works_in_is_no_traffic():
     (product,) = find_traffic(ON_A_GPU)
     assert product.size == 2 * (8 * 16 + 4 * 8 + 4 * 16)  # one kernel of three, operand, result
     assert product.where == "jit(step)/Model/fc/dot_general"
-    assert product.library and not any(one.library for one in find_traffic(TEXT))
+    assert product.external and not any(one.external for one in find_traffic(TEXT))
 
 
 @pytest.mark.parametrize(

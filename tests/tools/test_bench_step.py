@@ -12,7 +12,7 @@ from jaxvid.tools.bench_rows import (
     random_batch,
     timed_run,
 )
-from jaxvid.tools.bench_step import measure, paired_ratio, report, report_memory, take_turns
+from jaxvid.tools.bench_step import main, measure, paired_ratio, report, report_memory, take_turns
 
 
 def test_rows():
@@ -76,15 +76,17 @@ def test_memory_is_split():
 
 
 class Worker:
-    """One that answers so many turns, and is stopped in the next."""
+    """One that answers so many turns, and is stopped in the next or ends by itself."""
 
-    def __init__(self, turns):
-        self.turns, self.stdin, self.stdout = turns, io.StringIO(), self
+    def __init__(self, turns, ends=False):
+        self.turns, self.ends, self.stdin, self.stdout = turns, ends, io.StringIO(), self
 
     def readline(self):
         self.turns -= 1
-        if self.turns < 0:
+        if self.turns < 0 and not self.ends:
             raise KeyboardInterrupt
+        if self.turns < 0:
+            return ""
         return '{"cpu": 1.0}'
 
     def terminate(self):
@@ -101,6 +103,23 @@ def test_stopped_it_says_what_it_has(capsys):
     assert "b: first steps done after 0 s" in capsys.readouterr().err
     with pytest.raises(SystemExit, match="before all rows"):
         take_turns({"a": Worker(9), "b": Worker(0)}, rounds=5, warm=1)
+
+
+def test_a_row_that_ends_is_left_out(capsys):
+    workers = {"a": Worker(1, ends=True), "b": Worker(9)}
+    assert {row: len(steps) for row, steps in take_turns(workers, 3, 1).items()} == {"b": 3}
+    assert "a: failed" in capsys.readouterr().err
+    with pytest.raises(SystemExit, match="no row is left"):
+        take_turns({"a": Worker(0, ends=True)}, rounds=3, warm=1)
+
+
+def test_rows_have_flags_of_their_own_and_may_fail(tmp_path, capsys):
+    rows = [f"jax:decoder_depth=1,xla=--xla_dump_to={tmp_path}", "jax:no_such_field=1"]
+    with pytest.raises(SystemExit, match="1 of 2 rows failed"):
+        main(["--rows", *rows, "--size=tiny", "--clip=4x16x16", "--rounds=1"])
+    out, err = capsys.readouterr()
+    assert "jax:decoder_depth=1" in out and "no_such_field=1: failed" in err
+    assert list(tmp_path.glob("*train_step*"))
 
 
 def test_small_run_of_two_methods():
