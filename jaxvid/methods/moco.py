@@ -1,5 +1,6 @@
 """Momentum contrast on video clips, with a queue of negatives; UberNCE with labels as positives."""
 
+import dataclasses
 from dataclasses import dataclass
 from typing import ClassVar, NamedTuple
 
@@ -13,6 +14,7 @@ from jaxvid.core.method import Method
 from jaxvid.core.types import Batch, Context, LossOut, Objective, RunInfo, Tree
 from jaxvid.losses import contrastive
 from jaxvid.methods.contrastive import NETWORK, Contrastive
+from jaxvid.models.encoders import with_other_groups
 from jaxvid.models.queue import check_queue, enqueue, make_queue, random_unit
 
 
@@ -34,8 +36,8 @@ class MoCo(Contrastive):
     every key pass; it keeps BatchNorm statistics of its own. ``extra`` holds "batch_stats" of the
     query network, "key" (its parameters and statistics) and "queue".
 
-    Keys pass in permuted order, so with ``encoder.bn_group_size`` a key and its query do not share
-    statistics with the same clips; the groups count clips, never devices.
+    With ``encoder.bn_group_size`` the key network has other groups, so that a key and its query do
+    not share statistics with the same clips; groups count clips, never devices.
 
     Attributes:
       queue: negatives; a multiple of the batch size.
@@ -77,9 +79,9 @@ class MoCo(Contrastive):
         pooled, query, stats = self.embed(params, extra, first)
         now = lax.stop_gradient({name: params[name] for name in NETWORK})
         average = trees.ema(extra["key"]["params"], now, self.momentum)
-        order = jax.random.permutation(jax.random.fold_in(ctx.key, 1), len(second))
-        _, key, key_stats = self.embed(average, extra["key"], second[order])
-        key = lax.stop_gradient(key)[jnp.argsort(order)]
+        grouped = dataclasses.replace(self, encoder=with_other_groups(self.encoder))
+        _, key, key_stats = grouped.embed(average, extra["key"], second)
+        key = lax.stop_gradient(key)
         logits = contrastive.contrast_logits(query, key, extra["queue"]["key"], self.temperature)
         updates = {**stats, "key": {"params": average, **lax.stop_gradient(key_stats)}}
         return Contrast(query, key, logits, pooled, updates)

@@ -22,9 +22,9 @@ from jaxvid.models.layers import fold_keys
 class TubeletContrast(MoCo):
     """MoCo whose pairs share nothing but pasted tubelets (Thoker et al. 2023, arXiv:2303.11003).
 
-    Query i is clip i of the batch, its key the clip of another row; patches of clip i are pasted on
-    both, with the same paths and transformations. The baseline, two clips of one video without
-    tubelets, is :class:`MoCo`.
+    Query i is clip i of the batch, its key the clip half a batch away (clips of one video are
+    neighbours); patches of clip i are pasted on both, with the same paths and transformations. The
+    baseline, two clips of one video without tubelets, is :class:`MoCo`.
 
     Attributes:
       tubelets: what they do.
@@ -57,7 +57,6 @@ class TubeletContrast(MoCo):
         """Clips (B, T, H, W, C) to normalised pairs (B, 2, T, H, W, C) with tubelets."""
         k_clip, k_pair = (fold_keys(batch["rng"], i) for i in (0, 1))
         clips = self.clip_augment(to_unit(batch[name]), k_clip, jax.random.fold_in(ctx.key, 0))
-        shift = draw_shift(jax.random.fold_in(ctx.key, 2), batch["index"])
 
         def pair(key, first, second):
             k_tubelets, k_colour = jax.random.split(key)
@@ -65,25 +64,6 @@ class TubeletContrast(MoCo):
             pasted = paste(jnp.stack([first, second]), drawn, first)
             return self.level_jitter(pasted, k_colour)
 
-        pairs = jax.vmap(pair)(k_pair, clips, jnp.roll(clips, shift, axis=0))
+        # A fixed distance: by a drawn one every device would need all clips.
+        pairs = jax.vmap(pair)(k_pair, clips, jnp.roll(clips, len(clips) // 2, axis=0))
         return self.normalise(255.0 * pairs)
-
-
-def draw_shift(key: Array, index: Array) -> Array:
-    """Random number of places to roll a batch by, so that no row meets its own video.
-
-    Args:
-      key: PRNG key.
-      index: (B,) int32 number of each row's video. A video may fill several rows; where every shift
-        brings some of them together, one that does so least is taken.
-
-    Returns:
-      () int32 in [1, B - 1]; 0 for a single row.
-    """
-    rows = len(index)
-    if rows == 1:
-        return jnp.zeros((), jnp.int32)
-    shifts = jnp.arange(1, rows)
-    clashes = jax.vmap(lambda shift: (jnp.roll(index, shift) == index).sum())(shifts)
-    allowed = jnp.where(clashes == clashes.min(), 0.0, -jnp.inf)
-    return shifts[jax.random.categorical(key, allowed)]

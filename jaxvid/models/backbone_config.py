@@ -29,7 +29,7 @@ class BackboneConfig:
       width_mult: factor on all channels (s3d, i3d).
       gating: multiply every branch by a gate from its mean (s3d; S3D-G).
       init: of convolutions: "kaiming" (normal, fan-out, gain sqrt 2) or "normal" (std 0.01).
-      bn_eps, bn_momentum, bn_group_size, bn_track: see
+      bn_eps, bn_momentum, bn_group_size, bn_spread, bn_track: see
         :class:`jaxvid.models.batchnorm.BatchNorm`; the group size counts examples.
       conv: "auto", "direct" or "decomposed", see :func:`jaxvid.models.conv3d.conv3d`.
     """
@@ -52,6 +52,7 @@ class BackboneConfig:
     bn_eps: float = 1e-5
     bn_momentum: float = 0.9
     bn_group_size: int | None = None
+    bn_spread: bool = False
     bn_track: bool = True
     conv: ConvImpl = "auto"
 

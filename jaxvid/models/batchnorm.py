@@ -26,8 +26,9 @@ class BatchNorm(nn.Module):
     Attributes:
       eps: added to the variance.
       momentum: share that running averages keep (0.9 is 0.1 in PyTorch).
-      group_size: examples that share statistics, neighbours in the batch; None = all. Running
-        averages take the mean over groups.
+      group_size: examples that share statistics; None = all. Running averages take the mean over
+        groups.
+      spread: what makes a group of n out of B examples: every B/n-th, or n neighbours.
       track: keep running averages; without, batch statistics are used in evaluation too.
       dtype: of the result; all else is f32.
     """
@@ -35,6 +36,7 @@ class BatchNorm(nn.Module):
     eps: float = 1e-5
     momentum: float = 0.9
     group_size: int | None = None
+    spread: bool = False
     track: bool = True
     dtype: str = "float32"
 
@@ -58,12 +60,17 @@ class BatchNorm(nn.Module):
             if not train:
                 factor = scale * lax.rsqrt(var.value + self.eps)
                 return ((x - mean.value) * factor + bias).astype(self.dtype)
-        groups = self._groups(x.shape[0])
+        groups, size = self._groups(x.shape[0])
         # No axis of length 1 for a single group: CPU compilers sum beside one fifty times slower.
-        grouped = x.reshape(*([groups] if groups > 1 else []), -1, width)
-        out, batch_mean, batch_var = _normalise(self.eps, self.dtype, grouped, scale, bias)
+        shape, axes = (-1, width), (0,)
+        if groups > 1 and self.spread:
+            shape, axes = (size, groups, x[0].size // width, width), (0, 2)
+        elif groups > 1:
+            shape, axes = (groups, -1, width), (1,)
+        grouped = x.reshape(shape)
+        out, batch_mean, batch_var = _normalise(self.eps, self.dtype, axes, grouped, scale, bias)
         if self.track and not self.is_initializing():
-            count = grouped.shape[-2]
+            count = x.size // batch_mean.size
             unbiased = batch_var * (count / max(count - 1, 1))
             mean.value = self._average(mean.value, batch_mean)
             var.value = self._average(var.value, unbiased)
@@ -74,56 +81,59 @@ class BatchNorm(nn.Module):
         return self.momentum * running + (1.0 - self.momentum) * batch
 
     def _groups(self, batch):
+        """Number and size of the groups."""
         if self.group_size is None or self.is_initializing():
-            return 1
+            return 1, batch
         if self.group_size < 1 or batch % self.group_size:
             raise ConfigError(
                 f"bn_group_size={self.group_size}: must divide the batch of {batch} examples"
             )
-        return batch // self.group_size
+        return batch // self.group_size, self.group_size
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
-def _normalise(eps: float, dtype: str, x: Array, scale: Array, bias: Array):
-    """Normalised x (..., N, C) in ``dtype``, and mean and biased variance (..., 1, C) over N.
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1, 2))
+def _normalise(eps: float, dtype: str, axes: tuple, x: Array, scale: Array, bias: Array):
+    """Normalised x (..., C) in ``dtype``, and mean and biased variance over ``axes``, of length 1.
 
     With its own derivative, which reads ``x`` and the gradient twice: for two sums, and to use
     them. The automatic one makes sums one after the other. Mean and variance get no gradient.
     """
-    return _normalise_forward(eps, dtype, x, scale, bias)[0]
+    return _normalise_forward(eps, dtype, axes, x, scale, bias)[0]
 
 
-def _normalise_forward(eps, dtype, x, scale, bias):
+def _normalise_forward(eps, dtype, axes, x, scale, bias):
     wide = widen(x)
-    mean, var = lax.platform_dependent(wide, cuda=_moments_at_once, default=_moments)
+    at_once, in_turn = (functools.partial(f, axes=axes) for f in (_moments_at_once, _moments))
+    mean, var = lax.platform_dependent(wide, cuda=at_once, default=in_turn)
     inverse = lax.rsqrt(var + eps)
     out = (wide - mean) * (scale * inverse) + bias
     return (out.astype(dtype), mean, var), (x, mean, inverse, scale, bias)
 
 
-def _moments(x):
-    """Mean and variance of f32 x (..., N, C) over N, each (..., 1, C)."""
-    mean = x.mean(-2, keepdims=True)
-    return mean, jnp.square(x - mean).mean(-2, keepdims=True)
+def _moments(x, axes):
+    """Mean and variance of f32 x (..., C) over ``axes``, which become 1."""
+    mean = x.mean(axes, keepdims=True)
+    return mean, jnp.square(x - mean).mean(axes, keepdims=True)
 
 
-def _moments_at_once(x):
+def _moments_at_once(x, axes):
     """The same in one pass over memory, which a GPU waits for; on a CPU it is slower.
 
     A value of the batch is the origin: the squares of large numbers would hide a small variance.
     """
-    shifted = x - x[..., :1, :]
-    mean = shifted.mean(-2, keepdims=True)
-    var = jnp.square(shifted).mean(-2, keepdims=True) - jnp.square(mean)
-    return mean + x[..., :1, :], jnp.maximum(var, 0.0)
+    origin = x[tuple(slice(1) if axis in axes else slice(None) for axis in range(x.ndim))]
+    shifted = x - origin
+    mean = shifted.mean(axes, keepdims=True)
+    var = jnp.square(shifted).mean(axes, keepdims=True) - jnp.square(mean)
+    return mean + origin, jnp.maximum(var, 0.0)
 
 
-def _normalise_backward(eps, dtype, kept, grads):
+def _normalise_backward(eps, dtype, axes, kept, grads):
     x, mean, inverse, scale, bias = kept
     grad = widen(grads[0])
     unit = (widen(x) - mean) * inverse
-    total, along = grad.sum(-2, keepdims=True), (grad * unit).sum(-2, keepdims=True)
-    dx = (scale * inverse) * (grad - (total + unit * along) / x.shape[-2])
+    total, along = (sums.sum(axes, keepdims=True) for sums in (grad, grad * unit))
+    dx = (scale * inverse) * (grad - (total + unit * along) * (mean.size / x.size))
     by_channel = lambda s: s.reshape(-1, s.shape[-1]).sum(0)  # noqa: E731
     return (
         dx.astype(x.dtype),

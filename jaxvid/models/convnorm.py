@@ -51,7 +51,7 @@ class ConvNorm(nn.Module):
         }
         conv = functools.partial(Conv3d, **common)
         norm = functools.partial(
-            BatchNorm, c.bn_eps, c.bn_momentum, c.bn_group_size, c.bn_track, self.dtype
+            BatchNorm, c.bn_eps, c.bn_momentum, c.bn_group_size, c.bn_spread, c.bn_track, self.dtype
         )
         if self.mid:
             (kt, *area), (st, *step) = self.kernel, self.stride

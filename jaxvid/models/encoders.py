@@ -71,6 +71,18 @@ def with_drop_path(config: EncoderConfig, rate: float) -> EncoderConfig:
     return config
 
 
+def with_other_groups(config: EncoderConfig) -> EncoderConfig:
+    """``config`` whose groups of BatchNorm hold other examples together; the same without groups.
+
+    Of two networks with both kinds of groups, an example shares statistics with others in each.
+    So nothing is moved, where examples in another order would cross devices (shuffled BatchNorm,
+    arXiv:1911.05722, section 3.3).
+    """
+    if isinstance(config, VitConfig):
+        return config
+    return dataclasses.replace(config, bn_spread=not config.bn_spread)
+
+
 class PooledHead(nn.Module):
     """Norm (``fc_norm``), dropout and linear layer (``head``) on pooled features.
 

@@ -1,5 +1,6 @@
 """Planning a run: the compiler's accounts of the real step."""
 
+import math
 from types import SimpleNamespace
 
 import jax
@@ -136,6 +137,18 @@ def test_collectives_are_those_of_the_mesh_and_no_others():
     assert found["all-gather"] == (3, num_bytes(qkv))
     assert found["all-reduce"] == (8 + 4 + 2, whole + 4 * (encoder + decoder + 1) + norms)
     assert set(found) == {"all-gather", "all-reduce"}
+
+
+@pytest.mark.parametrize("name, permuted", [("infonce_ucf101", 0), ("tubelet_k400", 1)])
+def test_contrast_moves_vectors_between_devices_and_not_clips(name, permuted):
+    """A device sends its clips away at most once, to be the other half of pairs elsewhere."""
+    run = Run(smoke(name, batch_size=16))
+    found = make_plan(run).collectives
+    clips = 16 // 8 * 4 * math.prod(run.abstract_batch["video"].shape[-4:])  # as floats
+    assert found.pop("collective-permute", (0, 0)) == (permuted, permuted * clips)
+    assert set(found) == {"all-reduce", "all-gather"}
+    assert found["all-gather"][1] < 4096
+    assert found["all-reduce"][1] < 1.1 * num_bytes(run.abstract_state.params)
 
 
 def test_heads_that_the_tensor_axis_does_not_divide():

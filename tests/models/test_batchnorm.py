@@ -49,15 +49,19 @@ def test_evaluation_uses_the_running_statistics():
     np.testing.assert_allclose(out, expected * params["scale"] + params["bias"], atol=1e-5)
 
 
-@pytest.mark.parametrize("group_size", [None, 4])
-def test_gradients_are_those_of_the_formula(group_size):
+SPREAD = np.array([[0, 2, 4, 6], [1, 3, 5, 7]])
+
+
+@pytest.mark.parametrize("group_size, spread", [(None, False), (4, False), (4, True)])
+def test_gradients_are_those_of_the_formula(group_size, spread):
     def formula(x, scale, bias):
-        parts = x.reshape(8 // (group_size or 8), -1, 5)
+        order = SPREAD.reshape(-1) if spread else np.arange(8)
+        parts = x[order].reshape(8 // (group_size or 8), -1, 5)
         unit = (parts - parts.mean(1, keepdims=True)) / jnp.sqrt(parts.var(1, keepdims=True) + 1e-2)
-        return (unit * scale + bias).reshape(x.shape)
+        return (unit * scale + bias).reshape(x.shape)[np.argsort(order)]
 
     def module(x, scale, bias):
-        net = BatchNorm(eps=1e-2, group_size=group_size)
+        net = BatchNorm(eps=1e-2, group_size=group_size, spread=spread)
         return run(net, {**init(net), "params": {"scale": scale, "bias": bias}}, x)[0]
 
     weights = jax.random.normal(jax.random.key(1), X.shape)
@@ -76,19 +80,21 @@ def test_moments_in_one_pass_are_those_of_two(mean):
     x = mean + jax.random.normal(jax.random.key(2), (3, 500, 4))
     exact = np.asarray(x, np.float64)
     for moments in (_moments, _moments_at_once):
-        found = moments(x)
+        found = moments(x, axes=(1,))
         np.testing.assert_allclose(found[0], exact.mean(1, keepdims=True), rtol=1e-6, atol=1e-6)
         np.testing.assert_allclose(found[1], exact.var(1, keepdims=True), rtol=1e-4)
 
 
-def test_groups_are_separate_batches():
-    net, alone = BatchNorm(group_size=2), BatchNorm()
+@pytest.mark.parametrize("groups", [np.arange(8).reshape(4, 2), SPREAD], ids=["beside", "spread"])
+def test_groups_are_separate_batches(groups):
+    net, alone = BatchNorm(group_size=groups.shape[1], spread=groups is SPREAD), BatchNorm()
     variables = init(net)
     out, stats = run(net, variables)
-    parts = [run(alone, variables, X[i : i + 2]) for i in range(0, 8, 2)]
-    np.testing.assert_allclose(out, jnp.concatenate([p[0] for p in parts]), atol=1e-6)
+    parts = [run(alone, variables, X[group]) for group in groups]
+    for group, part in zip(groups, parts):
+        np.testing.assert_allclose(out[group], part[0], atol=1e-6)
     for name in ("mean", "var"):
-        average = sum(p[1][name] for p in parts) / 4
+        average = sum(p[1][name] for p in parts) / len(parts)
         np.testing.assert_allclose(stats[name], average, rtol=1e-6)
     assert np.abs(out - run(alone, variables)[0]).max() > 0.1
 
@@ -133,9 +139,10 @@ def test_vectors_and_a_single_example_have_finite_statistics():
     assert all(np.isfinite(a).all() for a in jax.tree.leaves(stats))
 
 
+@pytest.mark.parametrize("spread", [False, True])
 @pytest.mark.parametrize("group", [None, 2, 4])
-def test_statistics_do_not_depend_on_the_number_of_devices(group):
-    net = BatchNorm(group_size=group)
+def test_statistics_do_not_depend_on_the_number_of_devices(group, spread):
+    net = BatchNorm(group_size=group, spread=spread)
     variables = init(net)
 
     def loss(params, x):
@@ -145,9 +152,9 @@ def test_statistics_do_not_depend_on_the_number_of_devices(group):
     step = jax.jit(jax.value_and_grad(loss, (0, 1), has_aux=True))
     mesh = sharding.make_mesh(MeshConfig())
     assert mesh.devices.size == 8
-    spread = jax.device_put(X, NamedSharding(mesh, P("data")))
+    parts = jax.device_put(X, NamedSharding(mesh, P("data")))
     for a, b in zip(
-        jax.tree.leaves(step(variables["params"], spread)),
+        jax.tree.leaves(step(variables["params"], parts)),
         jax.tree.leaves(step(variables["params"], X)),
     ):
         np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4)
