@@ -31,7 +31,7 @@ class Collective:
 
     kind: str
     size: int
-    times: int
+    times: float
     group: int
 
     def moved(self, devices: int) -> float:

@@ -92,15 +92,17 @@ class Program:
             elif name and found:
                 self.computations[name][found[2]] = _parse(found[2], found[3], bool(found[1]))
 
-    def walk(self, fused: bool) -> Iterator[tuple[Computation, Instruction, int]]:
+    def walk(self, fused: bool) -> Iterator[tuple[Computation, Instruction, float]]:
         """Instructions as a step meets them, with their computation and how often they run.
+
+        Of the n branches of a conditional each runs 1/n times.
 
         Args:
           fused: whether those that are parts of other instructions (a fusion, a reduction) come
             too.
         """
 
-        def visit(name: str, times: int):
+        def visit(name: str, times: float):
             body = self.computations.get(name, {})
             for one in body.values():
                 yield body, one, times
@@ -108,8 +110,10 @@ class Program:
                 if loop:
                     yield from visit(loop[2], times * self._trips(one, loop[1]))
                 elif fused or one.op in ("call", "conditional"):
-                    for called in one.calls():
-                        yield from visit(called, times)
+                    names = one.calls()
+                    share = len(names) if one.op == "conditional" else 1
+                    for called in names:
+                        yield from visit(called, times / share)
 
         return visit(self._entry, 1)
 

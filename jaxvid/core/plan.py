@@ -5,6 +5,7 @@ host; otherwise for the devices at hand. ``jaxvid.tools.plan_table`` does so for
 machines and batches, and looks for the largest batch that fits.
 """
 
+import math
 from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
@@ -158,8 +159,10 @@ def make_plan(run: Run) -> Plan:
     return Plan(
         **known, needed=needed, problem=problem,
         compiled_flops=(compiled.cost_analysis() or {}).get("flops", 0.0), accessed=accessed,
-        external=sum(one.size * one.times for one in traffic if one.external), modules=modules,
-        collectives={kind: (times[kind], sizes[kind]) for kind in times}, bounds=bounds,
+        external=round(sum(one.size * one.times for one in traffic if one.external)),
+        modules=modules,
+        collectives={kind: (math.ceil(times[kind]), round(sizes[kind])) for kind in times},
+        bounds=bounds,
     )  # fmt: skip
 
 

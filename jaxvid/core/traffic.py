@@ -36,7 +36,7 @@ class Traffic:
     """
 
     size: int
-    times: int
+    times: float
     where: str
     external: bool = False
 
@@ -94,7 +94,7 @@ def by_module(traffic: list[Traffic], depth: int = 2) -> list[tuple[str, int]]:
         names = [name for name in path.split("/") if name]
         part = "/".join(names[:depth]) if len(names) > 1 else "(outside the model)"
         sums[part if names else "(unnamed)"] += one.size * one.times
-    return sums.most_common()
+    return [(name, round(size)) for name, size in sums.most_common()]
 
 
 def _moved(program: Program, body: Computation, one: Instruction) -> int:

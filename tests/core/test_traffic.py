@@ -99,17 +99,40 @@ ENTRY %main (all: bf16[3,8,16], x: bf16[4,8]) -> bf16[4,16] {
   %all = bf16[3,8,16]{2,1,0} parameter(0)
   %x = bf16[4,8]{1,0} parameter(1)
   %f = (bf16[4,16]{1,0}, s8[1000]{0}) fusion(%all, %x), kind=kCustom, calls=%piece
-  ROOT %y = bf16[4,16]{1,0} get-tuple-element(%f), index=0
+  %y = bf16[4,16]{1,0} get-tuple-element(%f), index=0
+  ROOT %z = (bf16[4,4]{1,0}, s8[1000]{0}) custom-call(%y, %y), custom_call_target="__cublas$lt$matmul"
 }
 """  # noqa: E501
 
 
 def test_room_that_a_product_works_in_is_no_traffic():
     """And a fusion without a name has that of its result."""
-    (product,) = find_traffic(ON_A_GPU)
+    product, square = find_traffic(ON_A_GPU)
+    assert square.size == 2 * (2 * 4 * 16 + 4 * 4)
     assert product.size == 2 * (8 * 16 + 4 * 8 + 4 * 16)  # one kernel of three, operand, result
     assert product.where == "jit(step)/Model/fc/dot_general"
     assert product.external and not any(one.external for one in find_traffic(TEXT))
+
+
+CHOICE = """
+%turn (x: f32[8]) -> f32[8] {
+  %x = f32[8]{0} parameter(0)
+  ROOT %y = f32[8]{0} negate(%x), metadata={op_name="turn"}
+}
+%keep (x: f32[8]) -> f32[8] {
+  ROOT %x = f32[8]{0} parameter(0)
+}
+ENTRY %main (i: s32[], x: f32[8]) -> f32[8] {
+  %i = s32[] parameter(0)
+  %x = f32[8]{0} parameter(1)
+  ROOT %c = f32[8]{0} conditional(%i, %x, %x, %x, %x), branch_computations={%turn, %turn, %keep, %keep}
+}
+"""  # noqa: E501
+
+
+def test_one_branch_of_a_conditional_runs():
+    assert [(one.where, one.times) for one in find_traffic(CHOICE)] == [("turn", 0.25)] * 2
+    assert by_module(find_traffic(CHOICE)) == [("(outside the model)", 2 * 8 * 4 // 2)]
 
 
 @pytest.mark.parametrize(
