@@ -24,10 +24,10 @@ def attention(q: Array, k: Array, v: Array, impl: AttentionImpl = "auto") -> Arr
       k, v: (B, Nk, h, d).
       impl: "xla" (two einsums), "chunked" (one head and some 400 queries at a time, logits formed
         again in the backward pass, so that no (Nq, Nk) array leaves the cache), "cudnn" (fused
-        kernel, NVIDIA GPU and bfloat16 only), "splash" (fused kernel of TPUs, interpreted
-        elsewhere, which is for tests), or "auto": "cudnn" where that runs; else, from 512 keys on,
-        logits are formed again in the backward pass, and in chunks where the program is lowered for
-        a CPU; else "xla".
+        kernel, NVIDIA GPU and bfloat16 only; in training even numbers of tokens), "splash" (fused
+        kernel of TPUs, interpreted elsewhere, which is for tests), or "auto": "cudnn" where that
+        runs; else, from 512 keys on, logits are formed again in the backward pass, and in chunks
+        where the program is lowered for a CPU; else "xla".
 
     Returns:
       (B, Nq, h, d) in the dtype of ``v``.
@@ -46,13 +46,16 @@ _fused = functools.partial(jax.nn.dot_product_attention, implementation="cudnn")
 
 
 def _best_form(q, k):
-    if _fits_cudnn(q):
+    if _fits_cudnn(q, k):
         return _fused
     return _recomputing if k.shape[1] >= LONG else _einsum_attention
 
 
-def _fits_cudnn(q):
-    return q.dtype == jnp.bfloat16 and q.shape[-1] % 8 == 0 and q.shape[-1] <= 128 and for_cuda(q)
+def _fits_cudnn(q, k):
+    depth = q.shape[-1]
+    # JAX has no gradient of the kernel for odd numbers, such as those with a class token.
+    even = q.shape[1] % 2 == 0 and k.shape[-3] % 2 == 0
+    return q.dtype == jnp.bfloat16 and depth % 8 == 0 and depth <= 128 and even and for_cuda(q)
 
 
 def for_cuda(x: Array) -> bool:
@@ -86,7 +89,7 @@ def grouped_attention(q: Array, k: Array, v: Array, impl: AttentionImpl = "auto"
       (B, G, N, h, d) in the dtype of ``v``.
     """
     forms = {
-        "auto": _folded if _fits_cudnn(q) else _group_by_group,
+        "auto": _folded if _fits_cudnn(q, k) else _group_by_group,
         "xla": _einsum_grouped,
         "chunked": functools.partial(_group_by_group, chunked=True),
         "cudnn": _folded,

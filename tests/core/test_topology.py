@@ -96,3 +96,11 @@ def test_a_batch_over_gpus_gathers_no_indices_of_a_mask():
     own = {"method__dtype": "bfloat16", "method__m_o": 0.0, "method__rho": 0.5}
     config = smoke("tats_ssv2", batch_size=8, **own)
     assert set(make_plan(planned_run(config, "h100:4")).collectives) == {"all-reduce"}
+
+
+@pytest.mark.slow
+def test_a_class_token_makes_no_step_that_a_gpu_cannot_run():
+    """JAX has no gradient of cuDNN's attention for odd numbers of tokens."""
+    pytest.importorskip("jax_cuda13_plugin")
+    config = smoke("turbo_ucf101", batch_size=4, method__dtype="bfloat16")
+    assert make_plan(planned_run(config, "h100:4")).needed > 0

@@ -137,8 +137,8 @@ def test_groups_are_attended_to_one_by_one(impl, dtype, tolerance):
 
 def test_fused_kernel_gets_one_attention_per_group(monkeypatch):
     """The layout of the GPU path, with the plain attention in place of the kernel."""
-    q, k, v, _ = inputs(5, 12)
-    k, v = (x.reshape(2, 4, 3, 3, 8) for x in (k, v))
+    q, k, v, _ = inputs(6, 16)
+    k, v = (x.reshape(2, 4, 4, 3, 8) for x in (k, v))
     exact = grouped_attention(q, k, v, "xla")
     monkeypatch.setattr(module, "attention", lambda q, k, v, impl: attention(q, k, v, "xla"))
     np.testing.assert_allclose(grouped_attention(q, k, v, "cudnn"), exact, atol=1e-6)
@@ -156,8 +156,10 @@ def test_fused_kernel_is_chosen_for_half_precision_on_a_gpu(monkeypatch):
     plain = functools.partial(jax.nn.dot_product_attention, implementation="xla")
     monkeypatch.setattr(module, "_fused", plain)
     monkeypatch.setattr(module, "for_cuda", lambda x: True)
-    wide, half = inputs(5, 7)[:3], inputs(5, 7, jnp.bfloat16)[:3]
+    wide, half = inputs(6, 8)[:3], inputs(6, 8, jnp.bfloat16)[:3]
     assert module._best_form(*half[:2]) is plain
+    for odd in ((5, 8), (6, 7)):
+        assert module._best_form(*inputs(*odd, jnp.bfloat16)[:2]) is module._einsum_attention
     assert module._best_form(*wide[:2]) is module._einsum_attention
     assert module._best_form(half[0][..., :6], half[1][..., :6]) is module._einsum_attention
     np.testing.assert_allclose(attention(*wide, "cudnn"), attention(*wide, "xla"), atol=1e-6)
