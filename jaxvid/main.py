@@ -135,6 +135,8 @@ def main(argv: list[str]) -> int:
     with error_exit():
         if _TOPOLOGY.value and _MODE.value != "plan":
             raise ConfigError(f"--topology={_TOPOLOGY.value} goes with --mode=plan only")
+        if not _WORKDIR.value and _MODE.value != "plan":
+            raise ConfigError(f"--workdir: the folder of the run, which --mode={_MODE.value} needs")
         # Programs for machines that aren't here can't be read back.
         cache = "" if _TOPOLOGY.value else _CACHE.value
         start_jax(cache, _DISTRIBUTED.value, _PLATFORM_DEVICES.value)
@@ -187,7 +189,7 @@ def missing_file(file: str) -> str:
 
 
 def unknown_field(argv: list[str]) -> str:
-    """What is wrong with the first ``--config.field`` that the config file doesn't have, or ""."""
+    """What is wrong with the first ``--config.field`` that isn't a field of the config, or ""."""
     from jaxvid.model import read_config
 
     given = dict(a.lstrip("-").partition("=")[::2] for a in argv[1:])
@@ -206,12 +208,17 @@ def unknown_field(argv: list[str]) -> str:
             if part not in group:
                 return f"--{name}: no field '{part}'; {suggest(part, group.keys())}"
             group = group[part]
+        else:
+            if group is not config and hasattr(group, "keys") and given[name][:1] != "{":
+                return (
+                    f"--{name}={given[name]}: a group of fields, {name}.{'|'.join(group)}, or {{}}"
+                )
     return ""
 
 
 def run() -> None:
     """Console script."""
-    flags.mark_flags_as_required(["config", "workdir"])
+    flags.mark_flag_as_required("config")
     app.run(main, flags_parser=parse_flags)
 
 

@@ -136,7 +136,7 @@ def print_check(config, workdir: str | Path) -> None:
         tell.
     """
     run, _ = prepare(config)
-    training_source(run.data)[0].video.num_frames()
+    length, span = training_source(run.data)[0].video.num_frames(), clip_span(run.data)
     for weights in dict.fromkeys(row[0] for row in run.init_from):
         read_weights(weights)
     home = absolute(workdir)
@@ -147,6 +147,16 @@ def print_check(config, workdir: str | Path) -> None:
         check_unchanged(run, saver)
         saver.close()
     print(banner.make_banner(run, banner.step_flops(run), "none: checking only", []))
+    if length < span:
+        print(
+            f"config.data.frames={run.data.frames}, stride={run.data.stride}: a clip spans {span} "
+            f"frames, the first video has {length}; frames are shown more than once"
+        )
+
+
+def clip_span(data) -> int:
+    """Frames of a video that a clip of ``data`` (a :class:`DataConfig`) reaches over at most."""
+    return data.frames if data.plan == "segments" else (data.frames - 1) * data.stride + 1
 
 
 def loop(

@@ -99,6 +99,8 @@ def test_bad_manifests_stop_before_anything_is_written(text, message, tmp_path):
     [
         ("optim.default.lrr=1", "no field 'lrr'; did you mean 'lr'? Valid: base_lr, betas"),
         ("nothing", "no field 'nothing'; "),
+        ("evals=knn", "a group of fields, config.evals."),
+        ("evals={}", ""),
         ("seed=3", ""),
     ],
 )
@@ -116,9 +118,15 @@ def test_a_config_file_that_is_not_there(tmp_path):
     assert missing_file("nowhere/a.py") == "--config=nowhere/a.py: no such file"
 
 
-def test_the_program_ends_in_one_line(tmp_path):
+@pytest.mark.parametrize(
+    "flags, message",
+    [
+        (["--config.batch_size=many", "--workdir=runs/none"], "many"),
+        ([], "--workdir: the folder of the run, which --mode=train needs"),
+    ],
+)
+def test_the_program_ends_in_one_line(flags, message):
     command = [sys.executable, "-m", "jaxvid.main", f"--config=configs/{CONFIG}.py:method=tats"]
-    command += ["--config.batch_size=many", f"--workdir={tmp_path}"]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
-    assert done.returncode == 2 and "many" in done.stderr
+    done = subprocess.run([*command, *flags], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 2 and message in done.stderr
     assert len(done.stderr.strip().splitlines()) == 1

@@ -45,7 +45,7 @@ def test_a_check_prints_the_banner_or_what_is_wrong(reference, tmp_path, monkeyp
     monkeypatch.chdir(tmp_path)
     print_check(config, tmp_path / "new")
     shown = capsys.readouterr().out
-    assert "none: checking only" in shown and "FLOPs/step" in shown
+    assert "none: checking only" in shown and "FLOPs/step" in shown and "more than" not in shown
     assert not list(tmp_path.iterdir())
     with pytest.raises(ConfigError, match="manifest is empty"):
         print_check(smoke(CONFIG, data__source="video"), tmp_path / "new")
@@ -54,6 +54,8 @@ def test_a_check_prints_the_banner_or_what_is_wrong(reference, tmp_path, monkeyp
     with pytest.raises(ConfigError, match=r"another config:\n  config.seed: 0 -> 7"):
         print_check(smoke(CONFIG, **BRISK, pictures=1, seed=7), reference)
     print_check(smoke(CONFIG, **BRISK, pictures=1), reference)
+    print_check(smoke(CONFIG, data__stride=9), tmp_path / "new")
+    assert "a clip spans 64 frames, the first video has" in capsys.readouterr().out
 
 
 def test_what_a_run_writes(reference):

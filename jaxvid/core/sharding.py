@@ -60,7 +60,11 @@ def make_mesh(config: MeshConfig, devices: Sequence[jax.Device] | None = None) -
     known = int(np.prod([s for s in sizes if s != -1]))
     if -1 in sizes:
         if len(devices) % known:
-            raise ConfigError(f"{text}: {known} doesn't divide the {len(devices)} devices here")
+            divisors = [str(n) for n in range(1, len(devices) + 1) if len(devices) % n == 0]
+            raise ConfigError(
+                f"{text}: {known} doesn't divide the {len(devices)} devices here; "
+                f"Valid: {', '.join(divisors)}"
+            )
         sizes[sizes.index(-1)] = len(devices) // known
     total = int(np.prod(sizes))
     if total > len(devices):

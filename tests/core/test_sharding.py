@@ -22,7 +22,7 @@ def test_rest_of_the_devices_goes_to_data():
     "config, message",
     [
         (MeshConfig(data=16), "needs 16 devices, 8 are here"),
-        (MeshConfig(fsdp=3), "3 doesn't divide the 8 devices"),
+        (MeshConfig(fsdp=3), "3 doesn't divide the 8 devices here; Valid: 1, 2, 4, 8"),
         (MeshConfig(data=-1, fsdp=-1), "at most one is -1"),
         (MeshConfig(data=0), "sizes are positive"),
     ],
