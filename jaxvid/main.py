@@ -77,6 +77,11 @@ def start_jax(cache: str = "", distributed: str = "", simulated_devices: int = 0
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 1.0)
 
 
+def use_cpu() -> None:
+    """Look for no accelerator: JAX says at length what it misses for one."""
+    jax.config.update("jax_platforms", "cpu")
+
+
 def join_processes(distributed: str) -> None:
     """Connect the processes of a run.
 
@@ -113,12 +118,17 @@ def error_exit() -> Iterator[None]:
         yield
     except UserError as error:
         print(f"\n{type(error).__name__}: {error}", file=sys.stderr)
-        _leave(2) if jax.process_count() > 1 else sys.exit(2)
+        _leave(2) if several_processes() else sys.exit(2)
     except Exception:
-        if jax.process_count() == 1:
+        if not several_processes():
             raise
         traceback.print_exc()
         _leave(1)
+
+
+def several_processes() -> bool:
+    """Whether this process has joined others; asked so that no device is looked for."""
+    return jax.distributed.is_initialized() and jax.process_count() > 1
 
 
 def _leave(status: int) -> None:
@@ -140,6 +150,8 @@ def main(argv: list[str]) -> int:
         # Programs for machines that aren't here can't be read back.
         cache = "" if _TOPOLOGY.value else _CACHE.value
         start_jax(cache, _DISTRIBUTED.value, _PLATFORM_DEVICES.value)
+        if _TOPOLOGY.value:
+            use_cpu()
         # Imported late: the set-up above must come before anything that touches devices.
         from jaxvid.train import print_check, train_or_stop
 
@@ -173,7 +185,7 @@ def parse_flags(argv: list[str]) -> list[str]:
         reason = (reasons or [" ".join(lines)])[-1].replace("\\'", "'")
         if reason[:1] in "\"'" and reason[-1:] == reason[:1]:
             reason = reason[1:-1]
-        if found := re.search(r"\[Errno 2\] .*'(.+\.py)'", reason):
+        if found := re.search(r"\[Errno 2\] .*'(.+)'", reason):
             reason = missing_file(found[1])
         reason = unknown_field(argv) or reason.removeprefix("jaxvid.core.config.")
         print(f"jaxvid.main: {reason}", file=sys.stderr)
@@ -182,10 +194,12 @@ def parse_flags(argv: list[str]) -> list[str]:
 
 def missing_file(file: str) -> str:
     """Which files stand where the config file ``file`` was looked for."""
-    names = [p.name for p in Path(file).parent.glob("*.py") if p.name != "__init__.py"]
-    return f"--config={file}: no such file; {suggest(Path(file).name, names)}".removesuffix(
-        "; Valid: "
-    )
+    whole = file.endswith(".py")
+    folder = Path(file).parent if whole else Path("configs")
+    names = [p.name for p in folder.glob("*.py") if p.name != "__init__.py"]
+    wanted = suggest(Path(file).with_suffix(".py").name, names)
+    place = "" if whole else f" (config files are in {folder}/)"
+    return f"--config={file}: no such file{place}; {wanted}".removesuffix("; Valid: ")
 
 
 def unknown_field(argv: list[str]) -> str:

@@ -116,6 +116,8 @@ def test_a_config_file_that_is_not_there(tmp_path):
     found = missing_file(str(wrong))
     assert found == f"--config={wrong}: no such file; did you mean 'infonce.py'? Valid: infonce.py"
     assert missing_file("nowhere/a.py") == "--config=nowhere/a.py: no such file"
+    found = missing_file("tats_ssv")
+    assert "no such file (config files are in configs/); did you mean 'tats_ssv2.py'?" in found
 
 
 @pytest.mark.parametrize(

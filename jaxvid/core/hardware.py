@@ -58,6 +58,18 @@ def peak_flops(device: jax.Device) -> float | None:
     return chip.flops if chip else None
 
 
+def usable_memory(device: jax.Device) -> float | None:
+    """Bytes of a device that JAX lets a program have, or None where they aren't known.
+
+    Of a GPU that is three quarters, or what ``XLA_CLIENT_MEM_FRACTION`` says.
+    """
+    chip, variable = chip_of(device), "XLA_CLIENT_MEM_FRACTION"
+    if not chip or device.platform != "gpu":
+        return chip and chip.memory
+    share = os.environ.get(variable) or os.environ.get("XLA_PYTHON_CLIENT_MEM_FRACTION") or 0.75
+    return chip.memory * float(share)
+
+
 def usable_cores() -> int:
     """Cores that this process may run on."""
     able = hasattr(os, "sched_getaffinity")  # not on macOS

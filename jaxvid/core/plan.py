@@ -16,7 +16,7 @@ from ml_collections import ConfigDict
 from jaxvid.core import banner
 from jaxvid.core.collectives import find_collectives
 from jaxvid.core.config import ConfigError, check
-from jaxvid.core.hardware import chip_of
+from jaxvid.core.hardware import chip_of, usable_memory
 from jaxvid.core.run import Run
 from jaxvid.core.topology import GPU_OPTIONS, topology_devices
 from jaxvid.core.traffic import by_module, find_traffic
@@ -35,7 +35,7 @@ class Plan:
       devices: number and kind.
       batch: clips per step over all devices.
       flops: of the model, ``core.flops``.
-      memory: device memory, or None where it isn't known.
+      memory: device memory that JAX lets a program have, or None where it isn't known.
       state: bytes of parameters, optimiser state and what else a run keeps, as sharded.
       needed: bytes of arguments, temporaries and program, at most: a compiler may put temporaries
         where the old state was. None if it gave up.
@@ -107,13 +107,13 @@ def make_plan(run: Run) -> Plan:
       ConfigError: a kernel of the step doesn't fit the chip, which no smaller batch would mend.
     """
     devices = run.mesh.devices.flat
-    chip, count = chip_of(devices[0]), run.mesh.devices.size
+    chip, room, count = chip_of(devices[0]), usable_memory(devices[0]), run.mesh.devices.size
     flops = banner.step_flops(run) / count
     known = {
         "devices": f"{count} x {devices[0].device_kind}",
         "batch": run.config.batch_size,
         "flops": flops,
-        "memory": chip.memory if chip else None,
+        "memory": room,
         "state": num_bytes_per_device(run.abstract_state),
     }
     try:
@@ -140,8 +140,8 @@ def make_plan(run: Run) -> Plan:
     )
     problem = ""
     # A TPU's compiler fails where a step doesn't fit; others don't look.
-    if chip and needed > chip.memory and devices[0].platform != "tpu":
-        problem = f"needs {human(needed, 'B', 1024)} of {human(chip.memory, 'B', 1024)}"
+    if room and needed > room and devices[0].platform != "tpu":
+        problem = f"needs {human(needed, 'B', 1024)} of {human(room, 'B', 1024)}"
     text = compiled.as_text()
     traffic = find_traffic(text)
     modules = by_module(traffic)
@@ -229,6 +229,8 @@ def print_plan(config, topology: str | None = None) -> None:
     if plan.bounds:
         parts = ", ".join(f"{1e3 * s:.2f} ms {name}" for name, s in plan.bounds.items())
         rows["roofline"] = f"{parts}; MFU {plan.mfu:.0%} at the largest of them"
+        rate = plan.batch / max(plan.bounds.values())
+        rows["loaders"] = f"{rate:,.0f} clips/s at that speed, all hosts together"
     if plan.problem:
         rows["does not fit"] = plan.problem
         rows |= {f"try {i}": text for i, text in enumerate(suggestions(run, plan), 1)}

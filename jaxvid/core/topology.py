@@ -56,8 +56,12 @@ def topology_devices(name: str) -> list[jax.Device]:
     Raises:
       ConfigError: the compiler isn't installed or doesn't know the name.
     """
-    times, _, one = name.rpartition("*")
-    gpu = one.partition(":")[0] in _GPUS
+    times, _, one = name.lower().rpartition("*")
+    machine = one.partition(":")[0]
+    gpu = machine in _GPUS
+    forms = f"names look like v5e:4x4, 2*v5e:16x16, h100:8, 4*h100:8; GPUs: {', '.join(_GPUS)}"
+    if not gpu and not re.match(r"v\d|tpu", machine):
+        raise ConfigError(f"--topology={name}: no machine '{machine}' is known; {forms}")
     try:
         count = int(times) if times else 1
         if count < 1:
@@ -65,10 +69,9 @@ def topology_devices(name: str) -> list[jax.Device]:
         return _gpu_devices(count, one) if gpu else _tpu_devices(bool(times), count, one)
     except (RuntimeError, ValueError, NotImplementedError) as error:
         library, extra = ("jax_cuda13_plugin", "cuda") if gpu else ("libtpu", "tpu")
-        missing = "" if find_spec(library) else f"install jaxvid[{extra}]; "
+        missing = "" if find_spec(library) else f"pip install -e '.[{extra}]'; "
         raise ConfigError(
-            f"--topology={name}: {str(error).splitlines()[0]} ({missing}names look like v5e:4x4, "
-            f"v6e:16x16, v5p:4x4x4, 2*v5e:16x16, h100:8, 4*h100:8; GPUs: {', '.join(_GPUS)})"
+            f"--topology={name}: {str(error).splitlines()[0]} ({missing}{forms})"
         ) from error
 
 

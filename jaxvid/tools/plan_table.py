@@ -7,8 +7,8 @@
 
 Every row compiles the real step for its machine, which takes minutes; rows already in ``--out``
 are kept. Without topologies the devices at hand are planned for. ``--search`` looks for the largest
-batch that fits, in steps of one clip per device, and compiles the one above it too, which must not
-fit.
+batch that fits, in steps of one clip per device, and compiles the next one that the config allows
+too, which must not fit. That takes ten to twenty rows; stopped, it goes on from ``--out``.
 """
 
 import argparse
@@ -22,7 +22,7 @@ from jaxvid.core.config import ConfigError, UserError, check
 from jaxvid.core.plan import Plan, make_plan, planned_run
 from jaxvid.core.run import Run
 from jaxvid.core.writers import human
-from jaxvid.main import error_exit
+from jaxvid.main import error_exit, use_cpu
 from jaxvid.model import change, read_config
 
 HEADER = (
@@ -32,25 +32,41 @@ HEADER = (
 
 
 def largest_batch(
-    probe: Callable[[int], float | None], memory: float, step: int, start: int
-) -> int:
-    """Largest multiple of ``step`` that fits, found with few probes.
+    probe: Callable[[int], float | None],
+    allowed: Callable[[int], bool],
+    memory: float,
+    step: int,
+    start: int,
+) -> tuple[int, int | None]:
+    """Largest multiple of ``step`` that is allowed and fits, found with few probes.
 
     Memory grows nearly in proportion to the batch, so the next guess is where the line through the
-    two largest batches that fit meets the limit. The search ends when one more step doesn't fit.
+    two largest batches that fit meets the limit. The search ends when the next batch doesn't fit,
+    or none is allowed.
 
     Args:
       probe: bytes that a batch needs on a device, or None if its program can't be made.
+      allowed: whether a batch can be trained with at all.
       memory: bytes of a device.
       step: clips.
-      start: first batch to try, a multiple of ``step``.
+      start: first batch to try, an allowed multiple of ``step``.
 
     Returns:
-      Clips; 0 if not even ``step`` fits.
+      Clips, 0 if nothing fits; and of the next batch, which doesn't, None if there is none.
     """
     fitting: dict[int, float] = {}
     low, high, guess = 0, None, start // step
-    while high is None or high - low > 1:
+    while True:
+        # The line says little far from its points, and nothing about what lies above the limit.
+        guess = max(guess, low + 1)
+        guess = min(guess, 2 * low) if low else guess
+        if high is not None and guess >= high:
+            guess = (low + high) // 2
+        above = range(guess + 1, high or 2 * guess + 1)
+        near = (n for n in (*range(guess, low, -1), *above) if allowed(n * step))
+        guess = next(near, None)
+        if guess is None:
+            return low * step, high and high * step
         needed = probe(guess * step)
         if needed is None or needed > memory:
             high = guess
@@ -62,11 +78,6 @@ def largest_batch(
             guess = known[1] + int((memory - fitting[known[1]]) / slope)
         else:
             guess = 2 * low if high is None else (low + high) // 2
-        # A line says little far from its points, and nothing about what lies above the limit.
-        guess = min(max(guess, low + 1), 4 * max(low, 1))
-        if high is not None and guess >= high:
-            guess = (low + high) // 2
-    return low * step
 
 
 def table_row(name: str, plan: Plan) -> str:
@@ -130,6 +141,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--out", required=True, help="file of plans, one per line")
     args = parser.parse_args(argv)
     with error_exit():
+        if all(args.topologies):
+            use_cpu()
         for batch in args.batches or ():
             check(batch >= 1, "--batches", batch, "at least 1")
         planner, refused = Planner(args.out, args.set), 0
@@ -150,12 +163,21 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def search(planner: Planner, config: str, topology: str, memory_gib: float) -> list[int]:
-    """The largest batch that fits and the next one, which doesn't."""
+    """The largest batch that fits and the next one, which doesn't, if the config allows one."""
     run = planner.run(config, topology, 0)
     step = run.mesh.shape["data"] * run.mesh.shape["fsdp"] * run.config.accumulate
 
+    def allowed(batch: int) -> bool:
+        try:
+            return bool(planner.run(config, topology, batch).objectives)
+        except ConfigError:
+            return False
+
     def probe(batch: int) -> float | None:
         plan = planner(config, topology, batch)
+        fits = not plan.problem and (not memory_gib or plan.needed <= memory)
+        size = human(plan.needed, "B", 1024) if plan.needed else plan.problem
+        print(f"batch {batch}: {size}, {'fits' if fits else 'too much'}", file=sys.stderr)
         if plan.problem or memory_gib:
             return None if plan.problem else plan.needed
         return min(plan.needed, memory)  # it fits: what it needs is known as an upper bound
@@ -164,8 +186,8 @@ def search(planner: Planner, config: str, topology: str, memory_gib: float) -> l
     memory = memory_gib * 2**30 or first.memory
     if not memory:
         raise UserError(f"--search: the memory of {first.devices} isn't known; give --memory_gib")
-    best = largest_batch(probe, memory, step, first.batch)
-    return [best, best + step] if best else [step]
+    best, above = largest_batch(probe, allowed, memory, step, first.batch)
+    return [batch for batch in (best, above) if batch]
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ from tests.runs import smoke
 
 
 @pytest.mark.parametrize("name, extra", [
-    ("v99:1x1", "tpu"), ("0*v5e:2x2", "tpu"), ("two*v5e:2x2", "tpu"), ("a10:8", "tpu"),
+    ("v99:1x1", "tpu"), ("0*v5e:2x2", "tpu"), ("two*v5e:2x2", "tpu"), ("V5X:8", "tpu"),
     ("h100", "cuda"), ("h100:0", "cuda"), ("h100:4x4", "cuda"), ("0*h100:8", "cuda"),
 ])  # fmt: skip
 def test_unknown_topology(name, extra, monkeypatch):
@@ -26,12 +26,18 @@ def test_unknown_topology(name, extra, monkeypatch):
         monkeypatch.setattr(module, "find_spec", lambda name, found=found: found)
         with pytest.raises(ConfigError) as caught:
             topology_devices(name)
-        assert (f"install jaxvid[{extra}]" in str(caught.value)) != found
+        assert (f"pip install -e '.[{extra}]'; names" in str(caught.value)) != found
+
+
+@pytest.mark.parametrize("name", ["l40s:8", "2xh100:8", "h1000:8", ""])
+def test_a_machine_that_nobody_knows_needs_no_installation(name):
+    with pytest.raises(ConfigError, match=r"no machine '.*' is known; names look .* a100, h100"):
+        topology_devices(name)
 
 
 @pytest.mark.parametrize(
     "name, shape, cores",
-    [("h100:8", "1x1x8", 132), ("4*h100:8", "1x4x8", 132), ("a100:1", "1x1x1", 108)],
+    [("H100:8", "1x1x8", 132), ("4*h100:8", "1x4x8", 132), ("a100:1", "1x1x1", 108)],
 )
 def test_a_gpu_is_described_to_its_compiler(name, shape, cores, monkeypatch):
     asked = []

@@ -1,5 +1,7 @@
 """The search for the largest batch, and a table over real steps."""
 
+import re
+
 import pytest
 
 from jaxvid.core.plan import Plan
@@ -18,15 +20,31 @@ def test_search_ends_at_the_edge(start, fixed, each, bend):
         needed = fixed + each * batch + bend * batch**2
         return None if needed > 2000 else needed
 
-    best = largest_batch(probe, 1000, 8, start)
+    best, above = largest_batch(probe, lambda batch: True, 1000, 8, start)
     needed = lambda batch: fixed + each * batch + bend * batch**2  # noqa: E731
-    assert needed(best) <= 1000 < needed(best + 8)
-    assert best + 8 in seen
+    assert needed(best) <= 1000 < needed(above)
+    assert above == best + 8 and above in seen
     assert len(seen) <= 12
 
 
+@pytest.mark.parametrize("start", [16, 128, 2048])
+@pytest.mark.parametrize("limit, best", [(1000, (512, 1024)), (5000, (2048, None)), (9, (0, 16))])
+def test_batches_that_are_not_allowed_are_passed_over(start, limit, best):
+    """Those of a queue of 2048 clips, in steps of 16."""
+    seen = []
+
+    def probe(batch):
+        assert 2048 % batch == 0
+        seen.append(batch)
+        return float(batch)
+
+    allowed = lambda batch: batch <= 2048 and 2048 % batch == 0  # noqa: E731
+    assert largest_batch(probe, allowed, limit, 16, start) == best
+    assert len(seen) == len(set(seen)) <= 8
+
+
 def test_nothing_fits():
-    assert largest_batch(lambda batch: None, 1000, 16, 64) == 0
+    assert largest_batch(lambda batch: None, lambda batch: True, 1000, 16, 64) == (0, 16)
 
 
 def test_row_says_what_does_not_fit():
@@ -48,7 +66,12 @@ def test_real_steps_are_planned_once_and_the_edge_is_found(tmp_path, capsys):
 
     between = (small.needed + large.needed) / 2 / 2**30
     plan_table.main([*command, "--search", "--memory_gib", str(between)])
-    assert capsys.readouterr().out.splitlines()[2:] == first.splitlines()[2:]
+    found = capsys.readouterr()
+    assert found.out.splitlines()[2:] == first.splitlines()[2:]
+    assert re.search(r"^batch 8: .* MB, fits\nbatch 16: .* MB, too much$", found.err, re.MULTILINE)
+    plan_table.main([*command, "--search", "--memory_gib", "9"])  # an epoch has 32 clips
+    (row,) = capsys.readouterr().out.splitlines()[2:]
+    assert row.split(" | ")[2] == "32"
 
 
 def test_a_row_that_is_refused_lets_the_others_go_on(tmp_path, capsys):
