@@ -62,7 +62,7 @@ def measure(task: Task, rows: Sequence[str], rounds: int, warm: int = 2) -> dict
             "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
         }
         flags = os.environ.get("XLA_FLAGS", "")
-        envs = {row: env | {"XLA_FLAGS": f"{flags} {xla_flags(row)}"} for row in rows}
+        envs = {row: env | {"XLA_FLAGS": f"{flags} {xla_flags(row)}".strip()} for row in rows}
         if task.device == "cpu":  # without turns a worker compiles and ends
             for row in rows:
                 subprocess.run(commands[row], stdin=subprocess.DEVNULL, env=envs[row])

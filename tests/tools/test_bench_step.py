@@ -122,7 +122,8 @@ def test_rows_have_flags_of_their_own_and_may_fail(tmp_path, capsys):
     assert list(tmp_path.glob("*train_step*"))
 
 
-def test_small_run_of_two_methods():
+def test_small_run_of_two_methods(monkeypatch):
+    monkeypatch.delenv("XLA_FLAGS", raising=False)
     task = Task("tiny", (4, 16, 16), batch=2, rho=0.75)
     rows = ["jax:decoder_depth=1", "jax:name=tats,decoder_depth=1"]
     costs = measure(task, rows, rounds=2, warm=0)
