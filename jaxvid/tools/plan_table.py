@@ -4,6 +4,8 @@
         --topologies v5e:4x4 v5p:4x4x4 --batches 256 4096 --set data.manifest=ssv2.csv \\
         --out=plans.jsonl
     python -m jaxvid.tools.plan_table configs/tats_ssv2.py --topologies v5e:4x4 --search ...
+    python -m jaxvid.tools.plan_table configs/tats_ssv2.py --topologies h100:1 h100:8 4*h100:8 \\
+        --per_device 32 ...  # weak scaling: what a device needs should stay what it is
 
 Every row compiles the real step for its machine, which takes minutes; rows already in ``--out``
 are kept. Without topologies the devices at hand are planned for. ``--search`` looks for the largest
@@ -18,9 +20,12 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import jax
+
 from jaxvid.core.config import ConfigError, UserError, check
 from jaxvid.core.plan import Plan, make_plan, planned_run
 from jaxvid.core.run import Run
+from jaxvid.core.topology import topology_devices
 from jaxvid.core.writers import human
 from jaxvid.main import error_exit, use_cpu
 from jaxvid.model import change, read_config
@@ -134,8 +139,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     )
     parser.add_argument("configs", nargs="+", help="config files, with variants after a colon")
     parser.add_argument("--topologies", nargs="+", default=[""], help="such as v5e:16x16")
-    parser.add_argument("--batches", nargs="+", type=int, help="default: the config's")
-    parser.add_argument("--search", action="store_true", help="the largest batch that fits")
+    which = parser.add_mutually_exclusive_group()
+    which.add_argument("--batches", nargs="+", type=int, help="default: the config's")
+    which.add_argument("--per_device", type=int, help="clips of a device")
+    which.add_argument("--search", action="store_true", help="the largest batch that fits")
     parser.add_argument("--memory_gib", type=float, default=0.0, help="of a device, if not known")
     parser.add_argument("--set", nargs="*", default=[], help="fields, such as method.scan=True")
     parser.add_argument("--out", required=True, help="file of plans, one per line")
@@ -145,11 +152,16 @@ def main(argv: Sequence[str] | None = None) -> None:
             use_cpu()
         for batch in args.batches or ():
             check(batch >= 1, "--batches", batch, "at least 1")
+        each = args.per_device
+        check(each is None or each >= 1, "--per_device", each, "at least 1")
         planner, refused = Planner(args.out, args.set), 0
         print(HEADER, flush=True)
         for config in args.configs:
             for topology in args.topologies:
                 batches = [0] if args.batches is None else args.batches
+                if each:
+                    devices = topology_devices(topology) if topology else jax.devices()
+                    batches = [each * len(devices)]
                 if args.search:
                     batches = search(planner, config, topology, args.memory_gib)
                 for batch in batches:

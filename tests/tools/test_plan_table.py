@@ -64,6 +64,9 @@ def test_real_steps_are_planned_once_and_the_edge_is_found(tmp_path, capsys):
     assert small.needed < large.needed and small.devices == "8 x cpu"
     assert large.flops == pytest.approx(2 * small.flops, rel=0.01)
 
+    plan_table.main([*command, "--per_device", "2"])  # of eight devices
+    assert capsys.readouterr().out.splitlines()[2:] == first.splitlines()[3:]
+
     between = (small.needed + large.needed) / 2 / 2**30
     plan_table.main([*command, "--search", "--memory_gib", str(between)])
     found = capsys.readouterr()
