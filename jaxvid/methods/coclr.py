@@ -101,8 +101,9 @@ class CoCLR(MoCo):
         same = group[:, None] == queue["group"]
         near = jnp.where(same, -jnp.inf, other @ queue["other"].T)
         best, slots = lax.top_k(near, self.topk)
-        mined = jnp.zeros(same.shape, bool)
-        mined = mined.at[jnp.arange(len(group))[:, None], slots].set(best > -jnp.inf)
+        # Row by row: as one scatter into all rows every device would make those of all.
+        empty = jnp.zeros(same.shape[1], bool)
+        mined = jax.vmap(lambda slots, best: empty.at[slots].set(best > -jnp.inf))(slots, best)
         mined &= (queue["group"] >= 0).all()
         return mined, self_and(mined | same if self.siblings else mined)
 

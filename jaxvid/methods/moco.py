@@ -89,7 +89,7 @@ class MoCo(Contrastive):
     def figures(self, c: Contrast, ctx: Context) -> dict[str, Array]:
         """What tells a healthy run from a collapsed one."""
         age = jnp.minimum(ctx.step, self.queue // len(c.query)).astype(jnp.float32)
-        own = jnp.zeros(c.logits.shape, bool).at[:, 0].set(True)
+        own = jnp.broadcast_to(jnp.arange(c.logits.shape[1]) == 0, c.logits.shape)
         return {
             **contrastive.spread(c.query),
             "top1": contrastive.hits(c.logits, own, 1).mean(),
