@@ -4,7 +4,9 @@ On a CPU the compiler's own gradients of a strided 3-D convolution and of a max 
 orders of magnitude slower than those of the same sums written as 2-D convolutions, matrix products
 and shifted maxima. On an NVIDIA GPU the compiler lays out 3-D convolutions with channels first,
 where the card's matrix units don't read them; convolutions over space or time alone are 2-D ones,
-with channels last. A TPU's compiler knows the direct forms. Parameters and results are the same.
+with channels last. For the gradient of a max pool it keeps five indices of 32 bits per window, and
+adds with atomics; one of 8 bits will do, and no window is written to twice. A TPU's compiler knows
+the direct forms. Parameters and results are the same.
 """
 
 import functools
@@ -22,7 +24,6 @@ from jaxvid.core.config import ConfigError, choose
 Triple = tuple[int, int, int]
 Padding = tuple[int | tuple[int, int], ...]
 ConvImpl = Literal["auto", "direct", "decomposed", "factored"]
-PoolImpl = Literal["auto", "direct", "decomposed"]
 # On a CPU the gradient of a kernel is fastest as one matrix product per place of the kernel, unless
 # the products would be thin; that of the clip only where frames are small.
 TAPS_CHANNELS, TAPS_PLACES = 16, 64
@@ -71,7 +72,7 @@ def max_pool(
     padding: Padding = (0, 0, 0),
     fill: float = -jnp.inf,
     ceil: bool = False,
-    impl: PoolImpl = "auto",
+    impl: ConvImpl = "auto",
 ) -> Array:
     """Maximum over space-time windows; of equal values the first in raster order has the gradient.
 
@@ -82,7 +83,8 @@ def max_pool(
       fill: value of the padding; anything but -inf can become a maximum.
       ceil: also count a last window that is partly beyond the padded end.
       impl: "direct" (one window reduction), "decomposed" (shifted maxima, one axis after the
-        other), or "auto": shifted where the program is lowered for a CPU, else direct.
+        other), "factored" (shifted maxima of all axes at once, whose gradient knows the place of
+        each by its number), or "auto", as of :func:`conv3d`.
 
     Returns:
       (B, T', H', W', C).
@@ -97,9 +99,9 @@ def max_pool(
         pads = _pairs((0, 0, 0))
     if ceil:
         pads = tuple(map(_ceil_pads, x.shape[1:4], window, stride, pads))
-    forms = {"direct": _pool_direct, "decomposed": _pool_shifted}
+    forms = {"direct": _pool_direct, "decomposed": _pool_shifted, "factored": _pool_at_once}
     forms = {name: functools.partial(form, window, stride, pads) for name, form in forms.items()}
-    forms["auto"] = _ByPlatform(forms["decomposed"], forms["direct"], forms["direct"])
+    forms["auto"] = _ByPlatform(forms["decomposed"], forms["factored"], forms["direct"])
     return _run(_pull, choose(impl, forms, "max_pool"), x)
 
 
@@ -181,6 +183,8 @@ _run.defvjp(_run_forward, _run_backward)
 
 
 def _pull(form, args, grad):
+    if form.func is _pool_at_once:
+        return (_spread_grad(*form.args, *args, grad),)
     return jax.vjp(form, *args)[1](grad)
 
 
@@ -274,6 +278,38 @@ def _pool_shifted(window, stride, pads, x):
         padded = jnp.pad(x, widths, constant_values=-jnp.inf)
         x = functools.reduce(_larger, _shifts(padded, axis, size, step))
     return x
+
+
+def _pool_at_once(window, stride, pads, x):
+    return functools.reduce(_larger, _places(window, stride, pads, x))
+
+
+def _spread_grad(window, stride, pads, x, grad):
+    """Gradient of :func:`_pool_at_once`: every place of ``x`` looks into the windows around it."""
+    best, *others = _places(window, stride, pads, x)
+    chosen = jnp.zeros(best.shape, jnp.int8 if len(others) < 128 else jnp.int32)
+    for number, other in enumerate(others, start=1):
+        larger = _larger(best, other)
+        chosen = jnp.where((best >= other) | (best != best), chosen, number)
+        best = larger
+    dx = 0.0
+    for number, start in enumerate(np.ndindex(window)):
+        part, widths = jnp.where(chosen == number, grad, 0), [(0, 0, 0)]
+        for axis, (first, step, (before, _)) in enumerate(zip(start, stride, pads), start=1):
+            last = first + (part.shape[axis] - 1) * step
+            # A negative width cuts off what belongs to the padding.
+            rest = x.shape[axis] + before - 1 - last
+            widths.append((first - before, rest, step - 1))
+        dx += lax.pad(part, np.zeros((), part.dtype), [*widths, (0, 0, 0)])
+    return dx
+
+
+def _places(window, stride, pads, x):
+    """For every place in a window, in raster order: the values that the windows have there."""
+    found = [jnp.pad(x, ((0, 0), *pads, (0, 0)), constant_values=-jnp.inf)]
+    for axis, (size, step) in enumerate(zip(window, stride), start=1):
+        found = [shift for part in found for shift in _shifts(part, axis, size, step)]
+    return found
 
 
 def _larger(a, b):

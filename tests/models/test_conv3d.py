@@ -94,10 +94,11 @@ def test_the_program_for_each_platform_has_its_form_alone():
         return (max_pool(x, (3, 2, 2), (1, 1, 1)) ** 2).sum()
 
     grads = jax.grad(loss, (0, 1))
-    cpu, tpu = (lowered(grads, name, CLIP, kernel) for name in ("cpu", "tpu"))
+    cpu, cuda, tpu = (lowered(grads, name, CLIP, kernel) for name in ("cpu", "cuda", "tpu"))
     assert cpu.count("stablehlo.convolution") == 9
     assert tpu.count("stablehlo.convolution") == 3
-    assert "reduce_window" not in cpu and "select_and_scatter" not in cpu
+    for program in (cpu, cuda):
+        assert "reduce_window" not in program and "select_and_scatter" not in program
     assert "select_and_scatter" in tpu
 
 
@@ -171,10 +172,11 @@ def test_shifted_maxima_are_window_maxima(window, stride, padding, ceil):
         functools.partial(
             max_pool, window=window, stride=stride, padding=padding, ceil=ceil, impl=impl
         )
-        for impl in ("direct", "decomposed")
+        for impl in ("direct", "decomposed", "factored")
     ]
-    direct, decomposed = (with_gradients(form, CLIP) for form in forms)
-    assert_equal(decomposed, direct, atol=1e-6)
+    direct, *others = (with_gradients(form, CLIP) for form in forms)
+    for other in others:
+        assert_equal(other, direct, atol=1e-6)
 
 
 def brute_force(x, window, stride):
@@ -192,7 +194,7 @@ def brute_force(x, window, stride):
     return np.reshape(out, [len(s) for s in starts])
 
 
-@pytest.mark.parametrize("impl", ["direct", "decomposed"])
+@pytest.mark.parametrize("impl", ["direct", "decomposed", "factored"])
 @pytest.mark.parametrize("window, stride", [((2, 2, 2), (2, 2, 2)), ((3, 1, 3), (2, 3, 2))])
 def test_ceil_mode_counts_incomplete_windows(impl, window, stride):
     out = pool(CLIP, window, stride, ceil=True, impl=impl)
@@ -216,7 +218,7 @@ def test_zero_padding_can_win():
     assert np.asarray(pool(x, (3, 3, 3), (2, 2, 2), ((0, 1),) * 3)).max() == -1
 
 
-@pytest.mark.parametrize("impl", ["direct", "decomposed"])
+@pytest.mark.parametrize("impl", ["direct", "decomposed", "factored"])
 def test_the_first_of_equal_values_has_the_gradient(impl):
     x = np.float32([0, 0, 3, 0, 3, 0, 0, 0]).reshape(1, 2, 2, 2, 1)
     total = lambda x: max_pool(x, (2, 2, 2), (1, 1, 1), impl=impl).sum()  # noqa: E731
@@ -226,7 +228,8 @@ def test_the_first_of_equal_values_has_the_gradient(impl):
 
 def test_nan_is_never_hidden():
     x = np.float32([0, np.nan, 0]).reshape(1, 1, 1, 3, 1)
-    assert np.isnan(pool(x, (1, 1, 2), (1, 1, 1))).all()
+    for impl in ("auto", "factored"):
+        assert np.isnan(pool(x, (1, 1, 2), (1, 1, 1), impl=impl)).all()
 
 
 def test_errors_name_the_shapes_and_the_choices():
