@@ -53,20 +53,29 @@ def test_auto_without_a_cluster_is_one_clear_error(joined, monkeypatch):
 def test_exit_status_of_a_stopped_run(finished, status, monkeypatch):
     monkeypatch.setattr(program, "start_jax", lambda *args: None)
     monkeypatch.setattr("jaxvid.train.train_or_stop", lambda *args: (None, finished))
-    with flagsaver.flagsaver(stopped_status=75):
-        assert main(["jaxvid"]) == status
-    assert main(["jaxvid"]) == 0
+    with flagsaver.flagsaver(workdir="runs/one"):
+        assert main(["jaxvid"]) == 0
+        with flagsaver.flagsaver(stopped_status=75):
+            assert main(["jaxvid"]) == status
 
 
 @pytest.mark.parametrize("error, status", [(UserError("no"), 2), (KeyError("bug"), 1)])
 def test_one_of_several_processes_leaves_at_once(error, status, monkeypatch, capfd):
     left = []
+    monkeypatch.setattr(jax.distributed, "is_initialized", lambda: True)
     monkeypatch.setattr(jax, "process_count", lambda: 2)
     monkeypatch.setattr(program.os, "_exit", left.append)
     with error_exit():
         raise error
     assert left == [status]
     assert (status == 1) == ("Traceback" in capfd.readouterr().err)
+
+
+def test_an_error_looks_for_no_device(monkeypatch):
+    """That can take long, or fail at length."""
+    monkeypatch.setattr(jax, "process_count", lambda: pytest.fail("looked for devices"))
+    with pytest.raises(SystemExit, match="2"), error_exit():
+        raise UserError("no")
 
 
 def test_alone_a_bug_keeps_its_traceback_and_a_user_error_has_none(capsys):
