@@ -75,14 +75,15 @@ def test_gradients_are_those_of_the_formula(group_size, spread):
         np.testing.assert_allclose(a, b, atol=2e-5)
 
 
+@pytest.mark.parametrize("shape, axes", [((3, 500, 4), (1,)), ((5, 3, 100, 4), (0, 2))])
 @pytest.mark.parametrize("mean", [0.0, 1e4])
-def test_moments_in_one_pass_are_those_of_two(mean):
-    x = mean + jax.random.normal(jax.random.key(2), (3, 500, 4))
+def test_moments_in_one_pass_are_those_of_two(mean, shape, axes):
+    x = mean + jax.random.normal(jax.random.key(2), shape)
     exact = np.asarray(x, np.float64)
     for moments in (_moments, _moments_at_once):
-        found = moments(x, axes=(1,))
-        np.testing.assert_allclose(found[0], exact.mean(1, keepdims=True), rtol=1e-6, atol=1e-6)
-        np.testing.assert_allclose(found[1], exact.var(1, keepdims=True), rtol=1e-4)
+        found = moments(x, axes)
+        np.testing.assert_allclose(found[0], exact.mean(axes, keepdims=True), rtol=1e-6, atol=1e-6)
+        np.testing.assert_allclose(found[1], exact.var(axes, keepdims=True), rtol=1e-4)
 
 
 @pytest.mark.parametrize("groups", [np.arange(8).reshape(4, 2), SPREAD], ids=["beside", "spread"])
