@@ -64,7 +64,7 @@ class BatchNorm(nn.Module):
         # No axis of length 1 for a single group: CPU compilers sum beside one fifty times slower.
         shape, axes = (-1, width), (0,)
         if groups > 1 and self.spread:
-            shape, axes = (size, groups, x[0].size // width, width), (0, 2)
+            shape, axes = (size, groups, -1, width), (0, 2)
         elif groups > 1:
             shape, axes = (groups, -1, width), (1,)
         grouped = x.reshape(shape)
