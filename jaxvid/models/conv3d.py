@@ -5,7 +5,7 @@ orders of magnitude slower than those of the same sums written as 2-D convolutio
 and shifted maxima. On an NVIDIA GPU the compiler lays out 3-D convolutions with channels first,
 where the card's matrix units don't read them; convolutions over space or time alone are 2-D ones,
 with channels last. For the gradient of a max pool it keeps five indices of 32 bits per window, and
-adds with atomics; one of 8 bits will do, and no window is written to twice. A TPU's compiler knows
+scatters by them; one of 8 bits will do, and every place gathers. A TPU's compiler knows
 the direct forms. Parameters and results are the same.
 """
 

@@ -125,6 +125,19 @@ def test_evaluation_sees_plain_clips():
     assert plain.shape == (ROWS, T, SIZE, SIZE, 3)
 
 
+@pytest.mark.parametrize("rows, repeat", [(4, 2), (6, 3), (6, 2), (12, 4)])
+def test_clips_of_one_video_are_no_pair(rows, repeat):
+    """Clips of a video are neighbours in a batch, at most half of it."""
+    shades = 20 * jnp.arange(1, rows // repeat + 1).repeat(repeat)
+    video = jnp.broadcast_to(shades[:, None, None, None, None], (rows, T, 8, 8, 3))
+    keys = jax.random.split(jax.random.key(1), rows)
+    made = {"video": video.astype(jnp.uint8), "index": shades, "rng": keys}
+    pairs = jax.jit(lambda batch: METHOD.augment(batch, context()))(made)["video"]
+    seen = np.asarray(METHOD.unnormalise(pairs))[:, 1, ..., 0] * 255
+    # Nothing of the partner's clip is as grey as the own one but the patch.
+    assert (np.abs(seen - np.asarray(shades)[:, None, None, None]) > 1).any((1, 2, 3)).all()
+
+
 def test_what_cannot_work_is_refused():
     with pytest.raises(ConfigError, match="at least 2"):
         METHOD.objectives(RunInfo(1, 1, 1))
